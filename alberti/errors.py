@@ -1,0 +1,17 @@
+"""Errors that a person can act on: each message names the file or argument, what was expected and what came."""
+
+
+class AlbertiError(ValueError):
+    """Base of every error that the user's input causes; commands print it as one paragraph and exit with 1."""
+
+
+class DataError(AlbertiError):
+    """A file or data set that is missing, damaged or not what was expected."""
+
+
+class ConfigError(AlbertiError):
+    """A parameter that is unknown, of the wrong type or contradicts another."""
+
+
+class CheckpointError(AlbertiError):
+    """A model folder or training checkpoint that cannot be used."""

@@ -1,0 +1,346 @@
+"""The training loop of every model here.
+
+Data order, noise seeds, dropout seeds and learning rate are functions of (seed, optimizer step) alone. So a run that was
+interrupted and resumed equals one that was not, and any number of processes works through the same global batches.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from alberti.checkpoints import Checkpoints
+from alberti.errors import AlbertiError, ConfigError
+from alberti.files import write_json
+from alberti.progress import Progress
+from alberti.seeding import derive_seed, torch_generator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to train; ``batch_size`` is global, whatever the number of processes and of micro-batches."""
+
+    steps: int
+    batch_size: int
+    lr: float
+    lr_schedule: str = "constant"
+    """"constant" or "cosine" (to ``lr_final``)."""
+    lr_final: float = 0.0
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    grad_clip: float = 1.0
+    accumulate: int = 1
+    """Micro-batches a step."""
+    ema_decay: float = 0.0
+    """0: no exponential moving average."""
+    mixed_precision: str = "no"
+    """"no" or "bf16"."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0: none."""
+    keep: int = 2
+    log_every: int = 10
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call of the loss function works on: ``visits[i]`` says how often sample ``indices[i]`` came before."""
+
+    indices: list[int]
+    visits: list[int]
+    step: int
+
+
+@dataclass
+class TrainResult:
+    """``model`` is unwrapped, with the last weights; ``ema_state`` the averaged ones where asked for."""
+
+    model: nn.Module
+    ema_state: dict[str, Tensor] | None
+    history: list[dict[str, float]]
+
+    def load_ema(self) -> nn.Module:
+        """The model with the averaged weights, where there are any."""
+        if self.ema_state is not None:
+            self.model.load_state_dict(self.ema_state, strict=False)
+        return self.model
+
+
+class NonFiniteLossError(AlbertiError):
+    """A loss or gradient became NaN or infinite."""
+
+
+LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+
+
+def lr_at(step: int, config: LoopConfig) -> float:
+    """Learning rate of optimizer step ``step`` (from 0): linear warm-up, then constant or a half cosine to ``lr_final``."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr_final + 0.5 * (config.lr - config.lr_final) * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> list[int]:
+    return torch.randperm(count, generator=torch_generator(seed, "order", epoch)).tolist()
+
+
+def global_batch(seed: int, step: int, batch_size: int, count: int) -> Batch:
+    """The samples of optimizer step ``step``: a new permutation every epoch, batches running on across its end."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    indices = [_permutation(seed, position // count, count)[position % count] for position in positions]
+    return Batch(indices, [position // count for position in positions], step)
+
+
+def _share(batch: Batch, part: int, parts: int) -> Batch:
+    size = len(batch.indices) // parts
+    chosen = slice(part * size, (part + 1) * size)
+    return Batch(batch.indices[chosen], batch.visits[chosen], batch.step)
+
+
+class ExponentialMovingAverage:
+    """theta_ema <- decay theta_ema + (1 - decay) theta after every step, over the trainable parameters, in float32."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.shadow = {name: value.detach().float().clone() for name, value in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        values = [value.detach().float() for value in self._parameters.values()]
+        torch._foreach_lerp_(list(self.shadow.values()), values, 1 - self.decay)
+
+    def load(self, shadow: dict[str, Tensor]) -> None:
+        for name, value in shadow.items():
+            self.shadow[name].copy_(value)
+
+
+class _Averages:
+    """Sums of logged per-sample values since the last log line, kept on the device so that nothing waits for them."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            # NaN marks "does not apply to this sample" (a noise-level bin it is not in, say).
+            kept = value.detach().float()
+            applies = ~torch.isnan(kept)
+            pair = torch.stack([torch.where(applies, kept, 0).sum(), applies.sum()])
+            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+    def gather(self, reduce: Callable[[Tensor], Tensor], is_main: bool) -> None:
+        """Move every process's sums to the main process, which writes the checkpoint."""
+        self.sums = {name: reduce(value) * is_main for name, value in sorted(self.sums.items())}
+
+    def flush(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        table = reduce(torch.stack([self.sums[name] for name in names])).cpu()
+        self.sums = {}
+        return {name: (total / count).item() for name, (total, count) in zip(names, table, strict=True) if count > 0}
+
+
+def train_loop(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    num_samples: int,
+    config: LoopConfig,
+    *,
+    checkpoints: Path | None,
+    run_key: dict[str, Any],
+    description: str,
+    device: str | torch.device | None = None,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+) -> TrainResult:
+    """Train ``model`` for ``config.steps`` optimizer steps, resuming from the newest checkpoint of the same run.
+
+    Args:
+        model: its parameters with ``requires_grad`` are trained.
+        loss_fn: (model, batch) -> per-sample losses (b,) and per-sample values to log; NaN in a logged value means "does not
+            apply". Draw noise from (seed, sample id, visit), so that it depends neither on batching nor on the number of
+            processes.
+        num_samples: size of the data set that ``Batch.indices`` point into.
+        checkpoints: where runs keep their checkpoints; None: no resume.
+        run_key: JSON-able; what determines the run besides ``config``.
+        on_step: called on the main process after a step, with the number of finished steps and the unwrapped model.
+
+    Raises:
+        ConfigError: batch_size does not divide by processes x accumulate.
+        NonFiniteLossError: loss or gradient is not finite; the batch is written beside the checkpoints.
+        CheckpointError: every checkpoint of this run is damaged.
+    """
+    if num_samples < 1:
+        raise ConfigError(f"{description}: nothing to train on")
+    accelerator = _accelerator(device)
+    parts = accelerator.num_processes * config.accumulate
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes x {config.accumulate} "
+            f"micro-batches"
+        )
+    model = model.to(accelerator.device).train()
+    trainable = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable,
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=accelerator.device.type == "cuda",
+    )
+    average = ExponentialMovingAverage(model, config.ema_decay) if config.ema_decay else None
+    store = Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}, config.keep) if checkpoints else None
+    history: list[dict[str, float]] = []
+    averages = _Averages()
+    start = _restore(store, model, optimizer, average, history, averages, accelerator.is_main_process)
+    wrapped = accelerator.prepare_model(model)
+    autocast = partial(torch.autocast, accelerator.device.type, torch.bfloat16, config.mixed_precision == "bf16")
+    pending: tuple[Batch, Tensor] | None = None
+
+    def reduce(value: Tensor) -> Tensor:
+        return accelerator.reduce(value, "sum") if accelerator.num_processes > 1 else value
+
+    def report(done: int) -> str:
+        means = averages.flush(reduce)
+        history.append({"step": float(done), "lr": lr_at(done - 1, config), **means})
+        return f"loss {means.get('loss', math.nan):.4g}"
+
+    note = ""
+    shown = Progress(description, config.steps, "steps", initial=start) if accelerator.is_main_process else None
+    with shown or nullcontext():
+        for step in range(start, config.steps):
+            batch = global_batch(config.seed, step, config.batch_size, num_samples)
+            torch.manual_seed(derive_seed(config.seed, "dropout", step, accelerator.process_index))
+            step_losses = []
+            for micro in range(config.accumulate):
+                share = _share(batch, accelerator.process_index * config.accumulate + micro, parts)
+                last = micro == config.accumulate - 1
+                with nullcontext() if last else accelerator.no_sync(wrapped):
+                    with autocast():
+                        losses, values = loss_fn(wrapped, share)
+                    accelerator.backward(losses.mean() / config.accumulate)
+                averages.add({"loss": losses, **values})
+                step_losses.append(losses.detach().float().mean())
+            norm = nn.utils.clip_grad_norm_(trainable, config.grad_clip if config.grad_clip > 0 else math.inf)
+            health = torch.stack([*step_losses, norm.detach().float()]).sum()
+            if accelerator.device.type != "cuda":
+                _check_finite(batch, health, store, config)
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(step, config)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None:
+                average.update()
+            # On a GPU the check lags a step behind, so that it never waits for the step just launched.
+            if pending is not None:
+                _check_finite(*pending, store, config)
+            pending = (batch, health) if accelerator.device.type == "cuda" else None
+            done = step + 1
+            if done % config.log_every == 0 or done == config.steps:
+                note = report(done)
+            if store and config.checkpoint_every and (done % config.checkpoint_every == 0 or done == config.steps):
+                if pending is not None:
+                    _check_finite(*pending, store, config)
+                averages.gather(reduce, accelerator.is_main_process)
+                if accelerator.is_main_process:
+                    store.save(done, _state(model, optimizer, average, history, averages))
+                accelerator.wait_for_everyone()
+            if on_step is not None and accelerator.is_main_process:
+                on_step(done, model)
+            if shown is not None:
+                shown.advance(note=note)
+    if pending is not None:
+        _check_finite(*pending, store, config)
+    return TrainResult(model, dict(average.shadow) if average is not None else None, history)
+
+
+def _accelerator(device: str | torch.device | None) -> "Accelerator":
+    """An Accelerator for ``device``; in a single process another device than last time is allowed."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device is not None and torch.device(device).type == "cpu")
+
+
+def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: LoopConfig) -> None:
+    """Delete the checkpoints of a finished run, once its result is safely written."""
+    Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}).discard()
+
+
+def _loop_key(config: LoopConfig) -> dict[str, Any]:
+    """What of the loop's settings changes the result; how often to checkpoint does not."""
+    settings = dict(vars(config))
+    for name in ("checkpoint_every", "keep"):
+        settings.pop(name)
+    return settings
+
+
+def _state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: ExponentialMovingAverage | None,
+    history: list[dict[str, float]],
+    averages: _Averages,
+) -> dict[str, Any]:
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "ema": average.shadow if average is not None else None,
+        "history": history,
+        "averages": averages.sums,
+    }
+
+
+def _restore(
+    store: Checkpoints | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: ExponentialMovingAverage | None,
+    history: list[dict[str, float]],
+    averages: _Averages,
+    is_main: bool,
+) -> int:
+    found = store.load_latest() if store else None
+    if found is None:
+        return 0
+    step, state = found
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if average is not None:
+        average.load(state["ema"])
+    history.extend(state["history"])
+    device = next(model.parameters()).device
+    averages.sums = {name: value.to(device) * is_main for name, value in state["averages"].items()}
+    return step
+
+
+def _check_finite(batch: Batch, health: Tensor, store: Checkpoints | None, config: LoopConfig) -> None:
+    if bool(torch.isfinite(health)):
+        return
+    where = ""
+    if store is not None:
+        path = store.folder / f"not-finite-step-{batch.step}.json"
+        write_json(path, {"step": batch.step, "indices": batch.indices, "visits": batch.visits, "seed": config.seed})
+        where = f" The batch is written to {path}; rerunning resumes at the checkpoint before it and reproduces the step."
+    raise NonFiniteLossError(
+        f"the loss or its gradient is not finite at step {batch.step} (samples {batch.indices}, visits {batch.visits})."
+        f"{where} Lower lr or the constraint's weight, or look at these samples."
+    )
