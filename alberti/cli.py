@@ -2,59 +2,75 @@
 
 import importlib
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Callable
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
 
-import click
 import typer
 
 from alberti.errors import AlbertiError
 
-_COMMANDS = {
-    "annotate": ("alberti.commands.annotate", "Line segments and vanishing points of a folder of pictures."),
-    "score": ("alberti.commands.score", "How well a folder of pictures obeys linear perspective."),
-    "predict-depth": ("alberti.commands.predict_depth", "Run a depth model over a folder of pictures or a KITTI split."),
-    "evaluate-depth": ("alberti.commands.evaluate_depth", "Score depth predictions, anyone's, on KITTI or DIODE."),
+COMMANDS = {
+    "annotate": "Line segments and vanishing points of a folder of pictures.",
+    "score": "How well a folder of pictures obeys linear perspective.",
+    "predict-depth": "Run a depth model over a folder of pictures or a KITTI split.",
+    "evaluate-depth": "Score depth predictions, anyone's, on KITTI or DIODE.",
+    "doctor": "What this machine and each profile have and lack.",
 }
-_PLUGINS = "alberti.commands"
 
 
-class _LazyGroup(click.Group):
-    """Imports a command's module only when that command is asked for: ``alberti --help`` stays instant."""
+def _load(name: str) -> Callable[..., Any]:
+    """The function behind a command: in ``alberti.commands``, or brought by another package's entry point.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *(point.name for point in entry_points(group=_PLUGINS))]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _COMMANDS:
-            module, _ = _COMMANDS[cmd_name]
-            function = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
-        else:
-            points = entry_points(group=_PLUGINS, name=cmd_name)
-            if not points:
-                return None
-            function = next(iter(points)).load()
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name=cmd_name)(function)
-        command: click.Command = typer.main.get_command(app)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, text) for name, (_, text) in _COMMANDS.items()]
-        rows += [(point.name, "What this machine and each profile have and lack.") for point in entry_points(group=_PLUGINS)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+    ``doctor`` comes that way, because it belongs to the pipeline, which the library does not import.
+    """
+    for point in entry_points(group="alberti.commands", name=name):
+        function: Callable[..., Any] = point.load()
+        return function
+    module_name = name.replace("-", "_")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(f"alberti.commands.{module_name}"), module_name)
+    return loaded
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="alberti")
-def app() -> None:
+def _only_help() -> None:
+    """Stands for a command that was not asked for, so that its module need not be imported."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"alberti {version('alberti')}")
+        raise typer.Exit
+
+
+def _about(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """alberti: diffusion models that obey linear perspective, and what that buys."""
+
+
+def build_app(arguments: list[str]) -> typer.Typer:
+    """The command line; only the modules of commands named in ``arguments`` are imported: ``--help`` stays instant."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_about)
+    for name, summary in COMMANDS.items():
+        if name in arguments:
+            app.command(name)(_load(name))
+        else:
+            app.command(name, help=summary)(_only_help)
+    return app
 
 
 def main() -> None:
     """Entry point. An error that the user's input caused becomes one paragraph and exit code 1."""
     try:
-        app(standalone_mode=True)
+        build_app(sys.argv[1:])()
     except AlbertiError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

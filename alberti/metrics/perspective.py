@@ -1,0 +1,64 @@
+"""How well a picture obeys given vanishing points: which share of its line length points at one of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alberti.errors import DataError
+from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.vanishing_points import segment_angles
+
+
+def perspective_consistency(
+    image: np.ndarray,
+    vanishing_points: np.ndarray,
+    thresholds: Sequence[float] = (2.0, 5.0),
+    *,
+    min_length: float | None = None,
+) -> dict[str, float | int | None]:
+    """Share of the detected line length whose segment points at a vanishing point.
+
+    A segment counts at t degrees if, at its midpoint, its direction and that to any of the points differ by at most t.
+
+    Args:
+        image: (H, W) or (H, W, 3), uint8 or floats in [0, 1].
+        vanishing_points: (K, 3) homogeneous pixels, w = 0 allowed; rows of zeros are absent.
+        thresholds: angles in degrees.
+        min_length: as in :func:`alberti.geometry.line_segments.detect_line_segments`.
+
+    Returns:
+        ``consistency_<t>`` for each threshold: a share in [0, 1]; None where the picture has no line or no vanishing
+        point was given. ``line_length``: total detected length in pixels, the figure to read the share with: a picture
+        without edges has little to be wrong about. ``line_length_per_megapixel``: the same by the picture's area.
+        ``segments``: their number.
+    """
+    segments = detect_line_segments(image, min_length=min_length)
+    height, width = np.asarray(image).shape[:2]
+    return segments_consistency(segments, vanishing_points, width, height, thresholds)
+
+
+def segments_consistency(
+    segments: np.ndarray,
+    vanishing_points: np.ndarray,
+    width: int,
+    height: int,
+    thresholds: Sequence[float] = (2.0, 5.0),
+) -> dict[str, float | int | None]:
+    """:func:`perspective_consistency` from (N, 4) segments that are already there."""
+    points = np.asarray(vanishing_points, dtype=np.float64).reshape(-1, 3)
+    if not np.isfinite(points).all():
+        raise DataError("vanishing_points: expected finite homogeneous points, got NaN or infinity")
+    points = points[np.abs(points).max(axis=1, initial=0) > 0]
+    lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
+    total = float(lengths.sum())
+    result: dict[str, float | int | None] = {}
+    if total > 0 and len(points):
+        nearest = segment_angles(segments, points).min(axis=1)
+        for threshold in thresholds:
+            result[f"consistency_{threshold:g}"] = float(lengths[nearest <= threshold].sum()) / total
+    else:
+        result.update({f"consistency_{threshold:g}": None for threshold in thresholds})
+    result["line_length"] = total
+    result["line_length_per_megapixel"] = total / (width * height / 1e6)
+    result["segments"] = len(segments)
+    return result
