@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from PIL import Image, UnidentifiedImageError
 
@@ -89,7 +89,8 @@ class FileIndex:
     """SHA-256 and picture size of files below ``root``, computed once and kept in the file ``cache``.
 
     A file is known again by its path, size and modification time. Without ``cache`` nothing is kept; with
-    ``hashes=False`` digests are left out. Use as a context manager: leaving it, even by an error, saves what was learnt.
+    ``hashes=False`` digests are left out. Use as a context manager: leaving it, even by an error, saves what was
+    learnt.
     """
 
     def __init__(self, root: str | Path, cache: str | Path | None = None, *, hashes: bool = True):
@@ -100,7 +101,7 @@ class FileIndex:
         if self._cache is not None and self._cache.is_file():
             self._entries = _read_cache(self._cache)
 
-    def __enter__(self) -> "FileIndex":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

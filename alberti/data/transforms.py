@@ -168,9 +168,7 @@ def _shrink_depth(depth: np.ndarray, width: int, height: int) -> np.ndarray:
     cell_y, cell_x = (2 * y + 1) * height // (2 * old_height), (2 * x + 1) * width // (2 * old_width)
     wanted = result[cell_y, cell_x] <= 0
     y, x, cell_y, cell_x = y[wanted], x[wanted], cell_y[wanted], cell_x[wanted]
-    distance = (x + 0.5 - (cell_x + 0.5) * old_width / width) ** 2 + (
-        y + 0.5 - (cell_y + 0.5) * old_height / height
-    ) ** 2
+    distance = (x + 0.5 - (cell_x + 0.5) * old_width / width) ** 2 + (y + 0.5 - (cell_y + 0.5) * old_height / height) ** 2
     farthest_first = np.argsort(distance, kind="stable")[::-1]  # the nearest is written last and stays
     y, x, cell_y, cell_x = (index[farthest_first] for index in (y, x, cell_y, cell_x))
     result[cell_y, cell_x] = depth[y, x]

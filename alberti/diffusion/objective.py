@@ -80,9 +80,7 @@ def denoising_loss(
     return loss * min_snr_weight(alpha_bar, schedule.prediction_type, min_snr_gamma)
 
 
-def constraint_weight(
-    schedule: str, alpha_bar: Tensor, timesteps: Tensor, *, t_min: int = 0, t_max: int = 1000
-) -> Tensor:
+def constraint_weight(schedule: str, alpha_bar: Tensor, timesteps: Tensor, *, t_min: int = 0, t_max: int = 1000) -> Tensor:
     """Factor of the constraint at each sample's noise level, (B,).
 
     "all": 1 at every timestep, as published. "alpha_bar": the share of signal. "t_max": 1 where t_min <= t <= t_max.

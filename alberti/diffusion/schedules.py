@@ -48,8 +48,8 @@ class NoiseSchedule:
         prediction_type = config.get("prediction_type", "epsilon")
         if prediction_type not in ("epsilon", "v_prediction") or not hasattr(scheduler, "alphas_cumprod"):
             raise CheckpointError(
-                f"scheduler {type(scheduler).__name__} with prediction_type {prediction_type!r}: expected a DDPM-like scheduler "
-                f"that predicts epsilon or v_prediction, or a flow-matching one"
+                f"scheduler {type(scheduler).__name__} with prediction_type {prediction_type!r}: expected a DDPM-like "
+                f"scheduler that predicts epsilon or v_prediction, or a flow-matching one"
             )
         return cls(scheduler.alphas_cumprod.double().cpu(), prediction_type)
 

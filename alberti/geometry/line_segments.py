@@ -9,18 +9,19 @@ import numpy as np
 from alberti.errors import DataError
 
 _LSD_SCALE = 0.8
-"""LSD's own scale for its Gaussian pre-filter: against the staircase of aliased edges (Grompone von Gioi et al. 2012)."""
+"""LSD's own scale for its Gaussian pre-filter: against the staircase of aliased edges (Grompone von Gioi 2012)."""
 _SMALL_SIDE = 320
 """Below this the picture is searched at full scale: its short segments would not survive the pre-filter."""
-_MERGE_ANGLE = np.radians(1.5)
+_MERGE_ANGLE = np.radians(3.0)
 _MERGE_OFFSET = 1.0
-_MERGE_GAP = 0.5
-_MAX_MERGE = 1500
+"""Pixels that a piece's ends may lie off the line of the other."""
+_MERGE_GAP, _MERGE_OVERLAP = 0.5, 0.25
+"""Of the shorter piece's length."""
 
 
 def default_min_length(width: int, height: int) -> float:
-    """The shortest segment worth keeping in a picture of this size, in pixels: 2.5 % of its root area, at least 8."""
-    return max(8.0, 0.025 * float(np.sqrt(width * height)))
+    """The shortest segment worth keeping in a picture of this size, in pixels: 2 % of its root area, at least 8."""
+    return max(8.0, 0.02 * float(np.sqrt(width * height)))
 
 
 def detect_line_segments(
@@ -32,7 +33,7 @@ def detect_line_segments(
         image: (H, W) or (H, W, 3) uint8 (RGB) or floats in [0, 1].
         min_length: shorter segments are dropped, in pixels; None: :func:`default_min_length`.
         merge: join collinear pieces of one edge (:func:`merge_line_segments`).
-        max_side: a larger picture is searched at this size (its longer side); the segments are in the original's pixels.
+        max_side: a larger picture is searched shrunk to this longer side; segments are in the original's pixels.
 
     Returns:
         (N, 4) float64 x1, y1, x2, y2, longest first; (0, 4) where there is nothing.
@@ -110,64 +111,86 @@ def merge_line_segments(segments: np.ndarray) -> np.ndarray:
         by length; pieces that such a line would miss by over a pixel stay apart.
     """
     segments = np.asarray(segments, dtype=np.float64).reshape(-1, 4)
-    for _ in range(3):
-        order = np.argsort(-_lengths(segments), kind="stable")
-        segments = segments[order]
+    for _ in range(2):
+        segments = segments[np.argsort(-_lengths(segments), kind="stable")]
         merged = _merge_once(segments)
         if len(merged) == len(segments):
-            break
+            return segments
         segments = merged
     return segments[np.argsort(-_lengths(segments), kind="stable")]
 
 
 def _merge_once(segments: np.ndarray) -> np.ndarray:
     """Give every segment to the longest one that it continues, and fit each group anew."""
-    first, second = _continuations(segments[:_MAX_MERGE])
-    if len(first) == 0:
-        return segments
     owner = np.arange(len(segments))
-    taken = np.zeros(len(segments), dtype=bool)
-    for leader, member in zip(first.tolist(), second.tolist(), strict=True):
-        if owner[leader] == leader and owner[member] == member and not taken[member]:
+    leads = np.zeros(len(segments), dtype=bool)
+    for leader, member in zip(*(index.tolist() for index in _continuations(segments)), strict=True):
+        if owner[leader] == leader and owner[member] == member and not leads[member]:
             owner[member] = leader
-            taken[leader] = True
-    groups = np.flatnonzero(np.bincount(owner, minlength=len(segments)) > 1)
-    keep = owner == np.arange(len(segments))
-    keep[groups] = False
-    fitted = [piece for group in groups for piece in _fit_group(segments[owner == group])]
-    return np.concatenate([segments[keep], np.array(fitted).reshape(-1, 4)])
+            leads[leader] = True
+    grouped = leads[owner]
+    if not grouped.any():
+        return segments
+    fitted, straight = _fit_groups(segments, owner)
+    keep = ~(grouped & straight[owner])
+    return np.concatenate([segments[keep], fitted[leads & straight]])
 
 
 def _continuations(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (i, j), i < j: the shorter j lies on the line of i with a gap under half of j's length."""
+    """Pairs (i, j), i < j, in order: the shorter j lies on the line of i with a gap under half of j's length."""
     length = _lengths(segments)
     unit = (segments[:, 2:] - segments[:, :2]) / np.maximum(length, 1e-9)[:, None]
-    angle = np.arctan2(unit[:, 1], unit[:, 0])
-    difference = np.abs((angle[:, None] - angle[None, :] + np.pi) % (2 * np.pi) - np.pi)
-    near = np.triu(difference < _MERGE_ANGLE * 2, 1)
-    first, second = np.nonzero(near)
-    start = segments[second, :2] - segments[first, :2]
-    end = segments[second, 2:] - segments[first, :2]
-    direction = unit[first]
-    offsets = [np.abs(p[:, 0] * direction[:, 1] - p[:, 1] * direction[:, 0]) for p in (start, end)]
-    along = np.stack([(p * direction).sum(1) for p in (start, end)])
-    gap = np.maximum(along.min(0) - length[first], -along.max(0))
-    # A short piece's own angle is loose: its ends decide, and so does the line of the long one carried out to them.
-    reach = 1.0 + np.maximum(gap, 0) / length[first]
-    aligned = np.maximum(*offsets) < _MERGE_OFFSET * np.minimum(reach, 2.0)
-    joined = aligned & (gap < _MERGE_GAP * length[second]) & (gap > -0.25 * length[second])
-    return first[joined], second[joined]
+    first, second = _similar_angles(np.arctan2(unit[:, 1], unit[:, 0]))
+    # The middle first: it settles most pairs, and the ends cost twice.
+    middle = segments[:, :2] + segments[:, 2:]
+    across = np.stack([-unit[:, 1], unit[:, 0]], axis=1)
+    near = np.abs(((middle[second] - middle[first]) * across[first]).sum(axis=1)) < 4 * _MERGE_OFFSET
+    first, second = first[near], second[near]
+    from_start, from_end = segments[second, :2] - segments[first, :2], segments[second, 2:] - segments[first, :2]
+    offset = np.maximum(*(np.abs((ends * across[first]).sum(axis=1)) for ends in (from_start, from_end)))
+    along = np.stack([(ends * unit[first]).sum(axis=1) for ends in (from_start, from_end)])
+    gap = np.maximum(along.min(axis=0) - length[first], -along.max(axis=0))
+    # The line of i, carried out to the ends of j, is looser the farther they lie.
+    reach = np.minimum(1 + np.maximum(gap, 0) / np.maximum(length[first], 1e-9), 2)
+    joined = (offset < _MERGE_OFFSET * reach) & (
+        np.abs(gap) < np.where(gap > 0, _MERGE_GAP, _MERGE_OVERLAP) * length[second]
+    )
+    order = np.lexsort((second[joined], first[joined]))
+    return first[joined][order], second[joined][order]
 
 
-def _fit_group(group: np.ndarray) -> np.ndarray:
-    """One segment through all of ``group`` (G, 4), or ``group`` itself where that would miss an end by a pixel."""
-    ends = group.reshape(-1, 2)
-    weights = np.repeat(_lengths(group), 2)
-    centre = weights @ ends / weights.sum()
-    moved = ends - centre
-    _, vectors = np.linalg.eigh((moved * weights[:, None]).T @ moved)
-    direction = vectors[:, 1] * np.sign(vectors[:, 1] @ (group[0, 2:] - group[0, :2]) or 1.0)
-    if np.abs(moved @ vectors[:, 0]).max() > _MERGE_OFFSET:
-        return group
-    along = moved @ direction
-    return np.concatenate([centre + along.min() * direction, centre + along.max() * direction])[None]
+def _similar_angles(angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs (i, j), i < j, whose angles (radians, full circle) differ by less than the limit for a merge."""
+    order = np.argsort(angle, kind="stable")
+    ring = np.concatenate([angle[order], angle[order] + 2 * np.pi])
+    last = np.searchsorted(ring, angle[order] + _MERGE_ANGLE)
+    count = np.maximum(last - np.arange(len(angle)) - 1, 0)
+    start = np.repeat(np.arange(len(angle)), count)
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + 1
+    one, two = order[start], order[(start + step) % len(angle)]
+    return np.minimum(one, two), np.maximum(one, two)
+
+
+def _fit_groups(segments: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For every group of pieces (those with one ``owner``): its segment (N, 4), and whether it meets all ends (N,).
+
+    The line is the principal axis of the ends, weighted by their pieces' lengths.
+    """
+    count = len(segments)
+    group = np.repeat(owner, 2)
+    ends = segments.reshape(-1, 2)
+    weight = np.repeat(_lengths(segments), 2)
+    total = np.maximum(np.bincount(group, weight, count), 1e-9)
+    centre = np.stack([np.bincount(group, weight * ends[:, axis], count) / total for axis in (0, 1)], axis=1)
+    x, y = (ends - centre[group]).T
+    xx, xy, yy = (np.bincount(group, weight * product, count) for product in (x * x, x * y, y * y))
+    angle = 0.5 * np.arctan2(2 * xy, xx - yy)
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    unit *= np.where((unit * (segments[:, 2:] - segments[:, :2])).sum(axis=1) < 0, -1, 1)[:, None]
+    along = x * unit[group, 0] + y * unit[group, 1]
+    low, high, worst = np.full(count, 1e12), np.full(count, -1e12), np.zeros(count)
+    np.minimum.at(low, group, along)
+    np.maximum.at(high, group, along)
+    np.maximum.at(worst, group, np.abs(y * unit[group, 0] - x * unit[group, 1]))
+    fitted = np.concatenate([centre + low[:, None] * unit, centre + high[:, None] * unit], axis=1)
+    return fitted, worst <= _MERGE_OFFSET

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alberti.geometry.segment_likelihood import OUTLIER_SHARE, SegmentModel
+from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, SEARCH_NOISE, OUTLIER_SHARE, SegmentModel
 
-_PAIR_SEGMENTS = 80
+_PAIR_SEGMENTS = 64
 _SCORE_SEGMENTS = 250
 _CANDIDATES = 40
 _APART = np.cos(np.radians(1.5))
 _VOTE_BINS = 90
 _PEAKS = 3
-_REFINED = 5
-_ITERATIONS = 15
+_REFINED = 2
+_CONVERGED = 3e-5
+"""Radians; a hundredth of what the best pictures determine."""
 
 
 @dataclass(frozen=True)
@@ -44,51 +45,59 @@ class FocalPrior:
     """Log-normal belief about the focal length in frame units."""
 
     median: float = 1.7
-    sigma: float = 0.45
+    sigma: float = 0.35
     grid: int = 7
+
+    def deviation(self, focal: float | np.ndarray) -> np.ndarray:
+        """Standard deviations from the median."""
+        return np.asarray(np.log(focal / self.median) / self.sigma)
 
     def values(self) -> np.ndarray:
         """Focal lengths to start from."""
-        return self.median * np.exp(self.sigma * np.linspace(-2.0, 2.0, self.grid))
+        return self.median * np.exp(self.sigma * np.linspace(-2.5, 2.5, self.grid))
 
 
 def directions_to_points(directions: np.ndarray, focal: float | np.ndarray) -> np.ndarray:
     """(..., 3) directions -> homogeneous frame points, unit norm."""
     focal = np.asarray(focal)[..., None]
-    points = np.concatenate([directions[..., :2] * focal, directions[..., 2:]], axis=-1)
+    across = directions[..., :2] * focal
+    points = np.concatenate([across, np.broadcast_to(directions[..., 2:], (*across.shape[:-1], 1))], axis=-1)
     return points / np.linalg.norm(points, axis=-1, keepdims=True)
 
 
 def points_to_directions(points: np.ndarray, focal: float | np.ndarray) -> np.ndarray:
     """(..., 3) homogeneous frame points -> unit directions."""
     focal = np.asarray(focal)[..., None]
-    directions = np.concatenate([points[..., :2], points[..., 2:] * focal], axis=-1)
+    depth = points[..., 2:] * focal
+    directions = np.concatenate([np.broadcast_to(points[..., :2], (*depth.shape[:-1], 2)), depth], axis=-1)
     return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
 
-def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -> Triad | None:
-    """The most likely orthogonal triad; None with fewer than three segments.
+def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -> tuple[Triad | None, SegmentModel]:
+    """The most likely orthogonal triad, None with fewer than three segments; and the model at the likeliest noise level.
 
     Args:
         focal: in frame units; None: estimated under ``prior``.
     """
     if len(model) < 3:
-        return None
+        return None, model
     scoring = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
-    candidates = find_candidates(scoring)
+    searched = [scoring.with_noise(noise) for noise in SEARCH_NOISE]
+    candidates = np.concatenate([find_candidates(level, _CANDIDATES // len(searched)) for level in searched])
     if len(candidates) == 0:
-        return None
+        return None, model
     focals = np.array([focal]) if focal is not None else prior.values()
     rotations, used = _hypothesise(scoring, candidates, focals)
-    score = _triad_scores(scoring, rotations, used)
-    if focal is None:
-        score = score - 0.5 * (np.log(used / prior.median) / prior.sigma) ** 2
-    best: Triad | None = None
-    for index in _distinct(rotations, used, score):
-        triad = refine(model, rotations[index], float(used[index]), None if focal is not None else prior)
-        if best is None or triad.score > best.score:
-            best = triad
-    return best
+    belief = np.zeros(len(used)) if focal is not None else -0.5 * DISPERSION * prior.deviation(used) ** 2
+    starts = [index for level in searched for index in _best(level, rotations, used, belief)]
+    uncertain = None if focal is not None else prior
+    rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 4) for index in dict.fromkeys(starts)]
+    best = max(rough, key=lambda triad: triad.score)
+    levels = [model.with_noise(noise) for noise in NOISE_LEVELS]
+    tried = [refine(level, best.rotation, best.focal, uncertain, 2) for level in levels]
+    likeliest = int(np.argmax([triad.score for triad in tried]))
+    start, level = tried[likeliest], levels[likeliest]
+    return refine(level, start.rotation, start.focal, uncertain, 30), level
 
 
 def find_candidates(model: SegmentModel, count: int = _CANDIDATES) -> np.ndarray:
@@ -97,7 +106,7 @@ def find_candidates(model: SegmentModel, count: int = _CANDIDATES) -> np.ndarray
     points = np.cross(model.lines[first], model.lines[second])
     norm = np.linalg.norm(points, axis=1)
     points = points[norm > 1e-6] / norm[norm > 1e-6, None]
-    score = model.support(points).sum(axis=1)
+    score = model.support(points)
     # Apart on the sphere of a middling camera: any will do to tell neighbours.
     rays = points_to_directions(points, 1.5).astype(np.float32)
     chosen = []
@@ -113,13 +122,12 @@ def _hypothesise(model: SegmentModel, candidates: np.ndarray, focals: np.ndarray
     """Rotations (H, 3, 3) and focal lengths (H,): every candidate, with the best angles of its great circle."""
     first = points_to_directions(candidates[None], focals[:, None])  # (F, C, 3)
     second, third = _bases(first)
-    normals = np.concatenate([model.lines[None, :, :2] * focals[:, None, None],
-                              np.repeat(model.lines[None, :, 2:], len(focals), axis=0)], axis=2)
+    normals = np.stack([model.lines * [focal, focal, 1.0] for focal in focals])
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)  # (F, N, 3)
     along = second @ normals.transpose(0, 2, 1)  # (F, C, N)
     across = third @ normals.transpose(0, 2, 1)
     angle = np.arctan2(along, -across) % (np.pi / 2)
-    free = (model.weight * model.information)[None] - model.support(candidates)
+    free = model.information * (1 - model.supports(candidates))
     votes = free[None] * np.hypot(along, across)
     peaks = _vote(angle, votes)  # (F, C, P)
     cos, sin = np.cos(peaks)[..., None], np.sin(peaks)[..., None]
@@ -153,76 +161,74 @@ def _vote(angle: np.ndarray, votes: np.ndarray) -> np.ndarray:
     return peaks.reshape(*shape[:2], _PEAKS)
 
 
-def _triad_scores(model: SegmentModel, rotations: np.ndarray, focals: np.ndarray) -> np.ndarray:
-    points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None])
-    support = model.support(points.reshape(-1, 3)).reshape(len(rotations), 3, -1)
-    return support.max(axis=1).sum(axis=1)
-
-
-def _distinct(rotations: np.ndarray, focals: np.ndarray, score: np.ndarray) -> list[int]:
+def _best(model: SegmentModel, rotations: np.ndarray, focals: np.ndarray, belief: np.ndarray) -> list[int]:
     """Indices of the best hypotheses, each another triad or another focal length than those before."""
+    points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None])
+    support = model.supports(points.reshape(-1, 3)).reshape(len(rotations), 3, -1)
+    alive = support.max(axis=1) @ model.information + belief
     chosen: list[int] = []
-    alive = score.copy()
     while len(chosen) < _REFINED and np.isfinite(alive.max()):
         index = int(alive.argmax())
         chosen.append(index)
-        overlap = np.abs(np.einsum("hij,ik->hjk", rotations, rotations[index])).max(axis=2).min(axis=1)
+        overlap = np.abs(rotations.transpose(0, 2, 1) @ rotations[index]).max(axis=2).min(axis=1)
         same = (overlap > np.cos(np.radians(2.0))) & (np.abs(np.log(focals / focals[index])) < 0.1)
         alive[same] = -np.inf
     return chosen
 
 
-def refine(model: SegmentModel, rotation: np.ndarray, focal: float, prior: FocalPrior | None) -> Triad:
+def refine(model: SegmentModel, rotation: np.ndarray, focal: float, prior: FocalPrior | None, iterations: int) -> Triad:
     """Maximum likelihood of rotation (and log focal, given a prior) under a mixture of the three points and chance.
 
-    Gauss-Newton steps on the errors weighted by how surely a segment belongs to a point (EM).
+    Gauss-Newton steps on the errors, weighted by how surely a segment belongs to a point (EM).
     """
-    rotation = rotation * (np.linalg.det(rotation) or 1.0)
-    information = np.eye(3)
-    for _ in range(_ITERATIONS):
-        errors, gradients, share, _ = _expectation(model, rotation, focal, prior is not None)
-        weight = share * (model.weight / model.sigma**2)[None]
-        information = np.einsum("kn,kni,knj->ij", weight, gradients, gradients)
-        pull = np.einsum("kn,kni,kn->i", weight, gradients, errors)
-        if prior is not None:
-            information[3, 3] += prior.sigma**-2
-            pull[3] += np.log(focal / prior.median) / prior.sigma**2
-        information[np.diag_indices(len(information))] += 1e-6
+    rotation = rotation * np.sign(np.linalg.det(rotation))
+    score, information, pull = _expectation(model, rotation, focal, prior)
+    for _ in range(iterations):
         step = -np.linalg.solve(information, pull)
-        size = np.abs(step).max()
-        step *= min(1.0, 0.2 / max(size, 1e-12))
+        step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
         rotation = _rotate(step[:3]) @ rotation
         if prior is not None:
             focal = float(np.clip(focal * np.exp(step[3]), 0.2, 20.0))
-        if size < 1e-6:
+        score, information, pull = _expectation(model, rotation, focal, prior)
+        if np.abs(step).max() < _CONVERGED:
             break
-    score = _expectation(model, rotation, focal, False)[3]
-    if prior is not None:
-        score -= 0.5 * (np.log(focal / prior.median) / prior.sigma) ** 2
-    return Triad(rotation, focal, float(score), np.linalg.inv(information))
+    return Triad(rotation, focal, score, DISPERSION * np.linalg.inv(information))
 
 
 def _expectation(
-    model: SegmentModel, rotation: np.ndarray, focal: float, with_focal: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Errors (3, N), their gradients (3, N, 3 or 4), the share of each segment in each point (3, N), the score."""
+    model: SegmentModel, rotation: np.ndarray, focal: float, prior: FocalPrior | None
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Log posterior against chance, and the Gauss-Newton matrix and gradient of its negative.
+
+    The parameters are a rotation vector in camera axes, followed by log focal where there is a prior.
+    """
     directions = rotation.T
-    scale = np.array([focal, focal, 1.0])
-    points = directions * scale
-    distance = np.sqrt(model.squared_distances(points))
-    errors = (points @ model.lines.T) / distance
-    likelihood = np.exp(-0.5 * (errors / model.sigma) ** 2) / (np.sqrt(2 * np.pi) * model.sigma)
+    errors, slopes = model.errors(directions, focal)
+    density, stiffness = model.density(errors)
+    density *= (1 - OUTLIER_SHARE) / 3
     chance = OUTLIER_SHARE / np.pi
-    likelihood *= (1 - OUTLIER_SHARE) / 3
-    total = likelihood.sum(axis=0) + chance
-    score = float(model.weight @ np.log(total / chance))
-    # d(R d)/d omega = -[d]x, so d(n . d)/d omega = d x n with n = diag(f, f, 1) l.
-    normals = model.lines * scale
-    gradients = np.cross(directions[:, None], normals[None]) / distance[..., None]
-    if with_focal:
-        change = (directions[:, None, :2] * normals[None, :, :2]).sum(axis=2) / distance
-        gradients = np.concatenate([gradients, change[..., None]], axis=2)
-    return errors, gradients, likelihood / total, score
+    total = density.sum(axis=0) + chance
+    score = float(np.log(total / chance).sum())
+    # Rotating by omega moves d by omega x d, and n . (omega x d) = omega . (d x n).
+    x, y, z = directions.T[..., None]
+    columns = [
+        y * slopes[..., 2] - z * slopes[..., 1],
+        z * slopes[..., 0] - x * slopes[..., 2],
+        x * slopes[..., 1] - y * slopes[..., 0],
+    ]
+    if prior is not None:
+        columns.append(x * slopes[..., 0] + y * slopes[..., 1])
+    gradients = np.stack(columns).reshape(len(columns), -1)
+    weighted = gradients * (density / total * stiffness).ravel()
+    information = weighted @ gradients.T
+    pull = weighted @ errors.ravel()
+    information[np.diag_indices(len(information))] += 1e-6
+    if prior is not None:
+        deviation = float(prior.deviation(focal))
+        score -= 0.5 * DISPERSION * deviation**2
+        information[3, 3] += DISPERSION / prior.sigma**2
+        pull[3] += DISPERSION * deviation / prior.sigma
+    return score, information, pull
 
 
 def _rotate(vector: np.ndarray) -> np.ndarray:
@@ -233,3 +239,4 @@ def _rotate(vector: np.ndarray) -> np.ndarray:
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+

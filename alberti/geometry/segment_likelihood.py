@@ -6,15 +6,22 @@ segment measures the direction of its line at its midpoint m; a point v = (x, y,
 unit normal. Finite and infinite points are alike, and no focal length enters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-END_NOISE = 0.6
-"""Standard deviation of a segment's ends across its direction, in pixels."""
-ANGLE_NOISE = np.radians(0.35)
-"""What remains of the angle's error in long segments: lens distortion, walls that are not quite parallel."""
-OUTLIER_SHARE = 0.35
+NOISE_LEVELS = ((0.1, 0.02), (0.2, 0.05), (0.5, 0.2))
+"""From renders to photographs: the standard deviation of a segment's ends across its direction in pixels; and, in degrees,
+what remains in long segments: lens distortion, walls that are not quite parallel. The picture's likelihood picks one."""
+SEARCH_NOISE = ((0.6, 0.2), (0.2, 0.05))
+"""The search is made at both: the wide one misses sharp points close to many blurred ones, the sharp one faint points."""
+WIDE = 3.0
+"""Some of the segments that belong to a point are so much less precise."""
+WIDE_SHARE = 0.3
+OUTLIER_SHARE = 0.2
+DISPERSION = 10.0
+"""So many times larger are the variances of estimates than independent segments would make them: the segments of one
+wall err together. Beliefs held before the picture weigh so much more against their likelihood."""
 SEARCH_GATE = 3.0
 """Errors past so many standard deviations count as no support in the search."""
 
@@ -43,41 +50,64 @@ class Frame:
 
 @dataclass(frozen=True)
 class SegmentModel:
-    """N segments with their noise and weight."""
+    """N segments with their noise. Each counts once, whatever its length: a longer one is only more precise."""
 
     lines: np.ndarray
     """(N, 3) lines l, l_x^2 + l_y^2 = 1, frame coordinates."""
     middles: np.ndarray
     """(N, 2) midpoints."""
+    length: np.ndarray
+    """(N,) in pixels of the resolution at which they were found."""
     sigma: np.ndarray
     """(N,) standard deviation of the sine of the angle."""
-    weight: np.ndarray
-    """(N,) how much a segment counts; mean 1."""
 
     @classmethod
-    def from_segments(cls, segments: np.ndarray, frame: Frame, pixel_noise: float = END_NOISE) -> "SegmentModel":
-        """From (N, 4) segments in pixels."""
+    def from_segments(
+        cls, segments: np.ndarray, frame: Frame, *, pixel: float = 1.0, noise: tuple[float, float] = SEARCH_NOISE[0]
+    ) -> "SegmentModel":
+        """From (N, 4) segments in pixels, found at a resolution of ``pixel`` pixels; ``noise`` as in NOISE_LEVELS."""
         ends = frame.to_frame(segments.reshape(-1, 2, 2))
         middles = ends.mean(axis=1)
         along = ends[:, 1] - ends[:, 0]
         length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-12)
         normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / length[:, None]
         lines = np.concatenate([normal, -(normal * middles).sum(axis=1, keepdims=True)], axis=1)
-        # Two independent ends: the direction's variance is 2 sigma^2 / length^2.
-        sigma = np.hypot(np.sqrt(2) * pixel_noise / (length * frame.scale), ANGLE_NOISE)
-        weight = length / length.mean() if len(length) else length
-        return cls(lines, middles, sigma, weight)
+        return cls(lines, middles, length * frame.scale / pixel, _sigma(length * frame.scale / pixel, noise))
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def take(self, index: np.ndarray) -> "SegmentModel":
         """The segments at ``index``."""
-        return SegmentModel(self.lines[index], self.middles[index], self.sigma[index], self.weight[index])
+        return SegmentModel(self.lines[index], self.middles[index], self.length[index], self.sigma[index])
+
+    def with_noise(self, noise: tuple[float, float]) -> "SegmentModel":
+        """The same segments at another noise level."""
+        return replace(self, sigma=_sigma(self.length, noise))
 
     def sines(self, points: np.ndarray) -> np.ndarray:
         """Signed sine of the angle of every segment to every point: (M, 3) -> (M, N)."""
         return (points @ self.lines.T) / np.sqrt(self.squared_distances(points))
+
+    def errors(self, directions: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
+        """Sines of (M, 3) unit directions seen with ``focal``, and their slopes.
+
+        Returns:
+            errors (M, N), and normals n (M, N, 3) with which a change of the direction d by dd and of the focal length by
+            d log f changes the error by n . dd + (n_x d_x + n_y d_y) d log f.
+        """
+        scale = np.array([focal, focal, 1.0])
+        points = directions * scale
+        towards = points[:, None, :2] - points[:, None, 2:] * self.middles
+        distance = np.sqrt(np.maximum((towards**2).sum(axis=2), 1e-10))
+        errors = points @ self.lines.T / distance
+        # The error is l . v / |t| with t = v_xy - w m; both its factors change with v.
+        turn = (errors / distance)[..., None] * towards
+        slopes = np.empty((*errors.shape, 3))
+        slopes[..., :2] = self.lines[:, :2] - turn
+        slopes[..., 2] = self.lines[:, 2] + (turn * self.middles).sum(axis=2)
+        slopes *= scale / distance[..., None]
+        return errors, slopes
 
     def squared_distances(self, points: np.ndarray) -> np.ndarray:
         """|v_xy - w m|^2: (M, 3) -> (M, N), never zero."""
@@ -88,18 +118,37 @@ class SegmentModel:
         )
         return np.maximum(terms @ middles.T.astype(points.dtype), 1e-10)
 
-    def support(self, points: np.ndarray) -> np.ndarray:
-        """A truncated quadratic of every error, for the search: (M, 3) -> (M, N) in [0, weight], float32."""
+    def supports(self, points: np.ndarray) -> np.ndarray:
+        """A truncated quadratic of every error, for the search: (M, 3) -> (M, N) in [0, 1], float32."""
         points = points.astype(np.float32)
-        numerator = points @ self.lines.T.astype(np.float32)
-        error = numerator * numerator / self.squared_distances(points)
-        error *= (-1.0 / (SEARCH_GATE * self.sigma) ** 2).astype(np.float32)
-        error += 1.0
-        np.maximum(error, 0.0, out=error)
-        error *= (self.weight * self.information).astype(np.float32)
-        return error
+        error = points @ (self.lines / (SEARCH_GATE * self.sigma)[:, None]).T.astype(np.float32)
+        error *= error
+        error /= self.squared_distances(points)
+        np.minimum(error, 1.0, out=error)
+        return 1.0 - error
+
+    def support(self, points: np.ndarray) -> np.ndarray:
+        """The sum of :meth:`supports`, weighted by how much each segment says: (M, 3) -> (M,)."""
+        return self.supports(points) @ self.information.astype(np.float32)
+
+    def density(self, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probability density of (M, N) sines under their points, and its stiffness -d log p / de / e.
+
+        A scale mixture: most segments are as precise as their length says, some lie on what is nearly parallel only.
+        """
+        narrow = -0.5 * (errors / self.sigma) ** 2
+        tight = (1 - WIDE_SHARE) / (np.sqrt(2 * np.pi) * self.sigma) * np.exp(narrow)
+        wide = WIDE_SHARE / (np.sqrt(2 * np.pi) * WIDE * self.sigma) * np.exp(narrow / WIDE**2)
+        density = tight + wide
+        stiffness = (tight + wide / WIDE**2) / (np.maximum(density, 1e-300) * self.sigma**2)
+        return density, stiffness
 
     @property
     def information(self) -> np.ndarray:
         """(N,) log odds that a segment gives a point which it meets exactly, against chance."""
         return np.log(1.0 + (1 - OUTLIER_SHARE) / OUTLIER_SHARE * np.sqrt(np.pi / 2) / (3 * self.sigma))
+
+
+def _sigma(length: np.ndarray, noise: tuple[float, float]) -> np.ndarray:
+    """Two independent ends: the direction's variance is 2 sigma^2 / length^2."""
+    return np.hypot(np.sqrt(2) * noise[0] / length, np.radians(noise[1]))

@@ -1,10 +1,214 @@
-"""stub"""
+"""Vanishing points of a picture from its line segments, with or without known intrinsics.
+
+A point is homogeneous pixels (x, y, w) of unit norm, w = 0 for a direction parallel to the image plane; segments are
+(x1, y1, x2, y2) in pixels. "No structure here" is an answer: no points.
+"""
+
+import math
+from dataclasses import dataclass
+
 import numpy as np
+
+from alberti.errors import DataError
+from alberti.geometry.camera import Camera, vanishing_points_to_directions
+from alberti.geometry.manhattan import FocalPrior, Triad, find_triad
+from alberti.geometry.point_tests import FoundPoint, further_points, lone_point, check_triad
+from alberti.geometry.segment_likelihood import Frame, SegmentModel
+
+_ASSIGN_DEGREES = 2.0
+_TRUSTED_LENGTH = 0.035
+"""Of the picture's root area."""
+_ENOUGH = 80
+_FOCAL_KNOWN = 0.25
+"""A focal length is given out if the standard deviation of its logarithm is below this."""
+
+
+@dataclass(frozen=True)
+class VanishingPointEstimate:
+    """What :func:`estimate_vanishing_points` found; K = 0 where the segments show no common direction."""
+
+    points: np.ndarray
+    """(K, 3) homogeneous pixels, unit norm, most trusted first."""
+    confidence: np.ndarray
+    """(K,) in [0, 1]: the share of points with this value that lie within 2 degrees of a true one."""
+    inlier_share: np.ndarray
+    """(K,) share of the total segment length that belongs to each point."""
+    assignment: np.ndarray
+    """(N,) index of the point that each segment belongs to, -1 for none."""
+    focal: float | None
+    """Focal length in pixels (fx): the camera's, or the estimate where the points show one."""
+    focal_spread: float | None
+    """Standard deviation of the focal length's logarithm (0 for a given camera); None without a focal length."""
+    horizon: tuple[float, float, float] | None
+    """a x + b y + c = 0 in pixels, a^2 + b^2 = 1, b >= 0."""
+    roll: float | None
+    """Degrees that the horizon falls to the right (y down); None without a zenith."""
+    pitch: float | None
+    """Degrees that the camera looks above the horizon."""
+
+
 def segment_angles(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Angles at the segments' midpoints between the segments and the directions to vanishing points.
+
+    Args:
+        segments: (N, 4) pixels.
+        points: (K, 3) homogeneous pixels, infinite points included.
+
+    Returns:
+        (N, K) degrees in [0, 90].
+    """
     segments = np.asarray(segments, dtype=np.float64).reshape(-1, 4)
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
     along = segments[:, 2:] - segments[:, :2]
     middle = (segments[:, 2:] + segments[:, :2]) / 2
     towards = points[None, :, :2] - points[None, :, 2:] * middle[:, None]
     cross = along[:, None, 0] * towards[..., 1] - along[:, None, 1] * towards[..., 0]
     dot = (along[:, None] * towards).sum(axis=2)
     return np.degrees(np.arctan2(np.abs(cross), np.abs(dot)))
+
+
+def angles_between_points(first: np.ndarray, second: np.ndarray, camera: Camera) -> np.ndarray:
+    """(K, L) degrees in [0, 90] between the directions of (K, 3) and (L, 3) vanishing points of a camera."""
+    one = vanishing_points_to_directions(np.asarray(first, dtype=np.float64).reshape(-1, 3), camera)
+    two = vanishing_points_to_directions(np.asarray(second, dtype=np.float64).reshape(-1, 3), camera)
+    sine = np.linalg.norm(np.cross(one[:, None], two[None]), axis=2)
+    return np.degrees(np.arctan2(sine, np.abs(one @ two.T)))
+
+
+def estimate_vanishing_points(
+    segments: np.ndarray,
+    width: int,
+    height: int,
+    *,
+    camera: Camera | None = None,
+    principal_point: tuple[float, float] | None = None,
+    max_points: int = 6,
+) -> VanishingPointEstimate:
+    """Vanishing points by maximum likelihood: an orthogonal triad where there is one, then further horizontal points.
+
+    Args:
+        segments: (N, 4) pixels, as :func:`alberti.geometry.line_segments.detect_line_segments` gives them.
+        width, height: of the picture.
+        camera: known intrinsics; None: square pixels, the focal length is estimated.
+        principal_point: without a camera, its principal point in pixels; None: the middle of the picture.
+        max_points: at most so many points.
+
+    Raises:
+        DataError: segments of another shape or not finite, a principal point outside the picture, a camera of another size.
+    """
+    segments = _check_segments(segments)
+    if max_points < 1:
+        raise DataError(f"max_points: expected at least 1, got {max_points}")
+    frame = _frame(width, height, camera, principal_point)
+    model = SegmentModel.from_segments(_longest(segments, width, height, camera is None), frame, pixel=max(1.0, max(width, height) / 2048))
+    focal = None if camera is None else camera.fx / frame.scale
+    triad, model = find_triad(model, focal=focal, prior=FocalPrior())
+    found, trusted = _points(model, triad, focal, max_points)
+    return _describe(segments, frame, found, triad if trusted else None, focal)
+
+
+def _check_segments(segments: np.ndarray) -> np.ndarray:
+    segments = np.asarray(segments, dtype=np.float64)
+    if segments.size == 0:
+        return np.zeros((0, 4))
+    if segments.ndim != 2 or segments.shape[1] != 4:
+        raise DataError(f"segments: expected (N, 4) x1, y1, x2, y2, got {segments.shape}")
+    if not np.isfinite(segments).all():
+        raise DataError("segments: contains NaN or infinity")
+    return segments
+
+
+def _longest(segments: np.ndarray, width: int, height: int, wary: bool) -> np.ndarray:
+    """The segments longest first; if ``wary``, without the shortest where others are enough.
+
+    Short segments lean to the pixel grid: harmless with a known focal length, but they pull an unknown one.
+    """
+    lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
+    order = np.argsort(-lengths, kind="stable")
+    if not wary:
+        return segments[order]
+    enough = int((lengths >= _TRUSTED_LENGTH * math.sqrt(width * height)).sum())
+    return segments[order[: max(enough, _ENOUGH)]]
+
+
+def _frame(width: int, height: int, camera: Camera | None, principal_point: tuple[float, float] | None) -> Frame:
+    centre = principal_point or ((width - 1) / 2, (height - 1) / 2)
+    if camera is not None:
+        if (camera.width, camera.height) != (width, height):
+            raise DataError(
+                f"camera: made for {camera.width} x {camera.height} pixels, but the picture is {width} x {height}"
+            )
+        centre = (camera.cx, camera.cy)
+    if not (-0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5):
+        raise DataError(
+            f"principal point ({centre[0]:g}, {centre[1]:g}): outside the picture of {width} x {height} pixels; "
+            "give intrinsics of this very picture, in its pixels"
+        )
+    return Frame(*centre, scale=max(width, height) / 2, aspect=1.0 if camera is None else camera.fx / camera.fy)
+
+
+def _points(
+    model: SegmentModel, triad: Triad | None, focal: float | None, max_points: int
+) -> tuple[list[FoundPoint], bool]:
+    """The points that stand the test, most trusted first, and whether the triad did."""
+    if triad is None:
+        return [], False
+    found, trusted = check_triad(model, triad, focal_known=focal is not None)
+    if not trusted:
+        found = lone_point(model, triad)
+    if found:
+        found = found + further_points(model, found, triad if trusted else None, max_points - len(found))
+    found.sort(key=lambda point: -point.confidence)
+    return found[:max_points], trusted
+
+
+def _describe(
+    segments: np.ndarray, frame: Frame, found: list[FoundPoint], triad: Triad | None, focal: float | None
+) -> VanishingPointEstimate:
+    points = np.array([point.point for point in found]).reshape(-1, 3)
+    pixels = frame.to_pixels(points) if len(points) else points
+    assignment = assign_segments(segments, pixels)
+    lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
+    shares = [float(lengths[assignment == index].sum() / lengths.sum()) for index in range(len(points))]
+    spread = 0.0 if focal is not None else None
+    if focal is None and triad is not None:
+        spread = float(np.sqrt(triad.covariance[3, 3]))
+        focal = triad.focal if spread < _FOCAL_KNOWN else None
+        spread = spread if focal is not None else None
+    horizon, roll, pitch = _horizon(frame, triad)
+    return VanishingPointEstimate(
+        points=pixels,
+        confidence=np.array([point.confidence for point in found]),
+        inlier_share=np.array(shares),
+        assignment=assignment,
+        focal=None if focal is None else float(focal * frame.scale),
+        focal_spread=spread,
+        horizon=horizon,
+        roll=roll,
+        pitch=pitch,
+    )
+
+
+def assign_segments(segments: np.ndarray, points: np.ndarray, limit: float = _ASSIGN_DEGREES) -> np.ndarray:
+    """(N,) index of the point that each of (N, 4) segments points at best, -1 where none is within ``limit`` degrees."""
+    if len(segments) == 0 or len(points) == 0:
+        return np.full(len(segments), -1, dtype=np.int64)
+    angles = segment_angles(segments, points)
+    nearest = angles.argmin(axis=1)
+    return np.where(angles.min(axis=1) <= limit, nearest, -1)
+
+
+def _horizon(frame: Frame, triad: Triad | None) -> tuple[tuple[float, float, float] | None, float | None, float | None]:
+    """Horizon line in pixels, roll and pitch in degrees of the triad's most upright direction."""
+    if triad is None:
+        return None, None, None
+    down = triad.rotation[:, np.abs(triad.rotation[1]).argmax()]
+    down = down * np.sign(down[1])
+    # In the frame the horizon is n . K^-1 u = 0; a pixel is u = (p - centre) (1, aspect) / scale.
+    a = down[0] / (triad.focal * frame.scale)
+    b = down[1] * frame.aspect / (triad.focal * frame.scale)
+    c = down[2] - a * frame.cx - b * frame.cy
+    norm = math.hypot(a, b)
+    roll = math.degrees(math.atan2(-down[0], down[1]))
+    pitch = -math.degrees(math.asin(float(np.clip(down[2], -1, 1))))
+    return (float(a / norm), float(b / norm), float(c / norm)), roll, pitch

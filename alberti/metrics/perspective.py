@@ -62,3 +62,11 @@ def segments_consistency(
     result["line_length_per_megapixel"] = total / (width * height / 1e6)
     result["segments"] = len(segments)
     return result
+
+
+def angular_accuracy(errors: Sequence[float] | np.ndarray, limit: float) -> float:
+    """Area under the curve "share of errors below x" for x from 0 to ``limit``, divided by ``limit`` (AUC@limit)."""
+    values = np.asarray(errors, dtype=np.float64)
+    if values.size == 0:
+        raise DataError("errors: expected at least one")
+    return float(np.clip(1 - values / limit, 0, None).mean())

@@ -1,0 +1,39 @@
+# make repro: from a bare clone to the report. make test: everything that must pass. Both install what they need first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(abspath $(VENV)/bin)
+STAMP := $(VENV)/.installed
+export PATH := $(BIN):$(PATH)
+
+.PHONY: repro test smoke lint params install clean
+
+repro: $(STAMP)
+	dvc repro
+	@python -m pipeline.summary
+
+smoke: $(STAMP)
+	python -m pipeline.workspace smoke
+
+test: $(STAMP)
+	python -m pytest
+
+lint: $(STAMP)
+	ruff check .
+	ruff format --check .
+	mypy
+
+params: $(STAMP)
+	python -m pipeline.profiles
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+# what runs made; the environment stays
+clean:
+	rm -rf data models checkpoints metrics plots report .alberti .dvc/cache .dvc/tmp
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,403 @@
+"""Line segments and vanishing points of many pictures, as JSON lines: folders of photos and data sets alike.
+
+An interrupted run leaves ``<out>.partial``; the same call again goes on behind its last whole row.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import cv2
+import numpy as np
+
+from alberti.errors import AlbertiError, ConfigError, DataError
+from alberti.files import sha256_json
+from alberti.geometry.camera import Camera
+from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
+from alberti.image_folder import find_images, image_path
+from alberti.images import read_image, write_image
+from alberti.metrics.perspective import angular_accuracy
+from alberti.overlays import draw_annotation
+from alberti.parallel import check_workers, ordered_map
+from alberti.progress import Progress
+
+if TYPE_CHECKING:
+    from alberti.data.manifest import Dataset
+
+_VERSION = 1
+"""Of the rows' content: a partial file of another version is not continued."""
+_SYNC_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class AnnotationJob:
+    """One picture to annotate, with what is known of its camera."""
+
+    name: str
+    path: Path
+    intrinsics: tuple[float, float, float, float] | None = None
+    focal: float | None = None
+    principal_point: tuple[float, float] | None = None
+    overlay: Path | None = None
+    size: tuple[int, int] | None = None
+    """(width, height) that the picture must have."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class AnnotationCounts:
+    """What became of the pictures."""
+
+    images: int
+    """Rows written."""
+    failed: tuple[str, ...]
+    """One message for each file or folder that could not be read (the first hundred)."""
+    failures: int
+    without_points: int
+    resumed: int
+    """Rows kept from an interrupted run."""
+
+
+def annotate_image(
+    image: np.ndarray, *, camera: Camera | None = None, principal_point: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """Segments, vanishing points, horizon and focal length of an (H, W, 3) uint8 picture, as a JSON-able row.
+
+    Keys: ``width height vanishing_points confidence inlier_share line_segments horizon focal roll pitch``; see DESIGN
+    of the command ``alberti annotate`` in the README for their meaning.
+    """
+    height, width = image.shape[:2]
+    segments = detect_line_segments(image)
+    found = estimate_vanishing_points(segments, width, height, camera=camera, principal_point=principal_point)
+    lines = np.round(segments, 3).tolist()
+    return {
+        "width": width,
+        "height": height,
+        "vanishing_points": found.points.tolist(),
+        "confidence": np.round(found.confidence, 4).tolist(),
+        "inlier_share": np.round(found.inlier_share, 4).tolist(),
+        "line_segments": [[*line, int(index)] for line, index in zip(lines, found.assignment, strict=True)],
+        "horizon": None if found.horizon is None else list(found.horizon),
+        "focal": found.focal,
+        "roll": found.roll,
+        "pitch": found.pitch,
+    }
+
+
+def run_job(job: AnnotationJob) -> dict[str, Any]:
+    """Annotate one picture of a folder or data set; DataError names its file."""
+    cv2.setNumThreads(1)
+    image = read_image(job.path)
+    height, width = image.shape[:2]
+    if job.size is not None and job.size != (width, height):
+        raise DataError(f"{job.path}: {width} x {height} pixels, but the manifest says {job.size[0]} x {job.size[1]}")
+    try:
+        row = annotate_image(image, camera=_camera(job, width, height), principal_point=job.principal_point)
+    except AlbertiError as error:
+        raise DataError(f"{job.path}: {error}") from error
+    if job.overlay is not None:
+        segments = np.array(row["line_segments"], dtype=np.float64).reshape(-1, 5)
+        points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+        drawn = draw_annotation(image, segments[:, :4], segments[:, 4].astype(int), points, row["horizon"])
+        write_image(job.overlay, drawn)
+    return {"image": job.name, **row}
+
+
+def _camera(job: AnnotationJob, width: int, height: int) -> Camera | None:
+    if job.intrinsics is not None:
+        return Camera.from_intrinsics(job.intrinsics, width, height)
+    if job.focal is None:
+        return None
+    cx, cy = job.principal_point or ((width - 1) / 2, (height - 1) / 2)
+    return Camera(job.focal, job.focal, cx, cy, width, height)
+
+
+def annotate_folder(
+    images: str | Path,
+    out: str | Path,
+    *,
+    focal: float | None = None,
+    principal_point: tuple[float, float] | None = None,
+    overlays: str | Path | None = None,
+    workers: int | None = None,
+) -> AnnotationCounts:
+    """Annotate every picture below a folder (or one picture) into JSON lines, sorted by folder and name.
+
+    Args:
+        focal: focal length in pixels, the same for all; None: estimated.
+        principal_point: in pixels; None: each picture's middle.
+        overlays: a folder for pictures of what was found, ``<path below images>.png``.
+        workers: processes; None: one a core. The result does not depend on it.
+
+    Raises:
+        DataError: no such folder, or not one picture in it could be read. One bad file is only counted and reported.
+        ConfigError: a focal length or number of workers that is not positive.
+    """
+    root, out = Path(images), Path(out)
+    if focal is not None and not (np.isfinite(focal) and focal > 0):
+        raise ConfigError(f"focal: expected pixels above 0, got {focal}")
+    if principal_point is not None and not np.isfinite(principal_point).all():
+        raise ConfigError(f"principal point: expected two finite numbers, got {principal_point}")
+    problems: list[str] = []
+
+    def unreadable(folder: str, error: OSError) -> None:
+        problems.append(f"{root / folder}: {error.strerror}")
+
+    def jobs() -> Iterator[AnnotationJob]:
+        for name in find_images(root, on_error=unreadable):
+            overlay = None if overlays is None else Path(overlays) / f"{name}.png"
+            yield AnnotationJob(name, image_path(root, name), None, focal, principal_point, overlay)
+
+    total = sum(1 for _ in find_images(root, on_error=lambda *_: None))
+    settings = {"images": str(root.resolve()), "focal": focal, "principal_point": principal_point}
+    settings["overlays"] = None if overlays is None else str(Path(overlays).resolve())
+    counts = _annotate(jobs(), total, out, settings, check_workers(workers), problems)
+    if total == 0 and not problems:
+        raise DataError(f"{root}: no pictures in it (looked for *.png, *.jpg, *.jpeg, *.bmp, *.tif, *.tiff, *.webp)")
+    return counts
+
+
+def annotate_dataset(
+    dataset: "Dataset", out: str | Path, *, use_intrinsics: bool = True, workers: int | None = None
+) -> dict[str, Any]:
+    """Annotate every picture of a data set; rows carry its ``id``, and come in the data set's order.
+
+    Args:
+        out: the JSON-lines file, or a folder to write ``annotations.jsonl`` in.
+        use_intrinsics: let the estimation use the data set's intrinsics where it has them.
+
+    Returns:
+        ``images failed without_points share_without_points points_per_image``; and, where the data set brings vanishing
+        points and intrinsics, ``true_points``, ``error_median`` in degrees from each true point to the nearest
+        estimated one (90 where there is none), and ``auc_3``, ``auc_5``, ``auc_10``.
+    """
+    out = Path(out)
+    if out.suffix != ".jsonl":
+        out = out / "annotations.jsonl"
+    jobs = (
+        AnnotationJob(
+            sample.id,
+            dataset.image_path(sample),
+            sample.intrinsics if use_intrinsics else None,
+            size=(sample.width, sample.height),
+        )
+        for sample in dataset
+        if sample.image is not None
+    )
+    total = sum(sample.image is not None for sample in dataset)
+    if total == 0:
+        raise DataError(f"{dataset.folder}: no sample of it has an image")
+    settings = {"fingerprint": dataset.info.fingerprint, "use_intrinsics": use_intrinsics}
+    counts = _annotate(jobs, total, out, settings, check_workers(workers), [], by_id=dataset)
+    return {**_summary(dataset, out), "failed": counts.failures, "failures": list(counts.failed)}
+
+
+def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an annotations file; DataError names the line that is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                yield parse_row(path, line)
+
+
+def parse_row(path: Path, line: str) -> dict[str, Any]:
+    """One row of an annotations file; DataError, naming the file, if it lacks ``image`` or ``vanishing_points``."""
+    try:
+        row = json.loads(line)
+        points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+        if not isinstance(row["image"], str) or not np.isfinite(points).all():
+            raise ValueError("image must be a path, vanishing_points finite")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
+        ) from error
+    return row  # type: ignore[no-any-return]
+
+
+def _summary(dataset: "Dataset", out: Path) -> dict[str, Any]:
+    images = without = points = 0
+    errors: list[float] = []
+    for row in read_annotations(out):
+        found = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+        images, without, points = images + 1, without + (len(found) == 0), points + len(found)
+        sample = dataset.by_id(row["id"])
+        camera = dataset.camera(sample)
+        if sample.vanishing_points and camera is not None:
+            true = np.array(sample.vanishing_points)
+            errors += point_errors(true, found, camera).tolist()
+    result: dict[str, Any] = {
+        "images": images,
+        "without_points": without,
+        "share_without_points": without / max(images, 1),
+        "points_per_image": points / max(images, 1),
+    }
+    if errors:
+        result["true_points"] = len(errors)
+        result["error_median"] = float(np.median(errors))
+        result.update({f"auc_{limit}": angular_accuracy(errors, limit) for limit in (3, 5, 10)})
+    return result
+
+
+def point_errors(true: np.ndarray, found: np.ndarray, camera: Camera) -> np.ndarray:
+    """(K,) degrees from each true vanishing point to the nearest found one; 90 where none was found."""
+    if len(found) == 0:
+        return np.full(len(true), 90.0)
+    return angles_between_points(true, found, camera).min(axis=1)
+
+
+def _annotate(
+    jobs: Iterator[AnnotationJob],
+    total: int,
+    out: Path,
+    settings: dict[str, Any],
+    workers: int,
+    problems: list[str],
+    by_id: object | None = None,
+) -> AnnotationCounts:
+    """Write the rows of ``jobs`` to ``out`` by way of ``<out>.partial``; report and count what fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = PartialFile(out, sha256_json({"version": _VERSION, "by_id": by_id is not None, **settings}))
+    rows = without = failures = 0
+    messages: list[str] = []
+
+    def count(row: dict[str, Any]) -> None:
+        nonlocal rows, without, failures
+        if "error" in row:
+            failures += 1
+            messages.extend([row["error"]] if len(messages) < 100 else [])
+            print(f"failed: {row['error']}", file=sys.stderr)
+        else:
+            rows, without = rows + 1, without + (not row["vanishing_points"])
+
+    rest = partial.resume(jobs, count)
+    resumed = rows
+    with partial, Progress("annotating", total, "images", initial=rows + failures) as progress:
+        for job, result in ordered_map(run_job, rest, min(workers, max(1, total - resumed))):
+            if isinstance(result, AlbertiError):
+                row: dict[str, Any] = {"image": job.name, "error": str(result)}
+            else:
+                row = {"id": result["image"], **result} if by_id is not None else result
+            partial.write(row)
+            count(row)
+            progress.advance()
+    for problem in problems:
+        print(f"failed: {problem}", file=sys.stderr)
+    if rows == 0 and failures + len(problems):
+        partial.discard()
+        raise DataError(f"not one picture could be read; the first: {(messages + problems)[0]}")
+    if rows:
+        partial.finish()
+    return AnnotationCounts(rows, tuple(messages + problems), failures + len(problems), without, resumed)
+
+
+class PartialFile:
+    """``<out>.partial``: a line that says what run it belongs to, then a row a picture, bad ones as errors."""
+
+    def __init__(self, out: Path, run: str):
+        self._out, self._run = out, run
+        self.path = out.with_name(out.name + ".partial")
+        self._synced = time.monotonic()
+
+    def resume(self, jobs: Iterator[AnnotationJob], count: Any) -> Iterator[AnnotationJob]:
+        """Keep the rows that begin ``jobs``, calling ``count`` on each; return the jobs that are left.
+
+        Rows and jobs have one order: the first row that is not the next job's, is cut short, or is older than its
+        picture ends what is kept.
+        """
+        kept = 0
+        first: AnnotationJob | None = None
+        if self.path.is_file():
+            written = self.path.stat().st_mtime
+            with open(self.path, "rb") as file:
+                if _header(file.readline()) == self._run:
+                    kept = file.tell()
+                    for job in jobs:
+                        row = _whole_row(file.readline())
+                        if row is None or row["image"] != job.name or _changed_since(job.path, written):
+                            first = job
+                            break
+                        kept = file.tell()
+                        count(row)
+        if kept:
+            os.truncate(self.path, kept)
+        else:
+            self.path.write_text(json.dumps({"run": self._run}) + "\n", encoding="utf-8")
+        return jobs if first is None else _chain(first, jobs)
+
+    def __enter__(self) -> Self:
+        self._file = open(self.path, "a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._sync()
+        self._file.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row; on the disk within a second."""
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        if time.monotonic() - self._synced > _SYNC_EVERY_S:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def finish(self) -> None:
+        """Turn the partial file into the finished one, without its first line and the errors."""
+        complete = self._out.with_name(f".{self._out.name}.tmp")
+        with open(self.path, encoding="utf-8") as source, open(complete, "w", encoding="utf-8") as target:
+            next(source)
+            for line in source:
+                if "error" not in json.loads(line):
+                    target.write(line)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(complete, self._out)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the partial file."""
+        self.path.unlink(missing_ok=True)
+
+
+def _header(line: bytes) -> str | None:
+    try:
+        run = json.loads(line)["run"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return run if line.endswith(b"\n") and isinstance(run, str) else None
+
+
+def _whole_row(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "image" in row else None
+
+
+def _changed_since(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime > moment
+    except OSError:
+        return True
+
+
+def _chain(first: AnnotationJob, rest: Iterator[AnnotationJob]) -> Iterator[AnnotationJob]:
+    yield first
+    yield from rest

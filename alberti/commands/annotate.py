@@ -1,0 +1,49 @@
+"""``alberti annotate``: line segments and vanishing points of a folder of pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alberti.annotate import annotate_folder
+from alberti.errors import ConfigError
+
+
+def annotate(
+    images: Annotated[Path, typer.Argument(help="A folder of pictures (subfolders included), or one picture.")],
+    out: Annotated[Path, typer.Option(help="The JSON-lines file to write, a row a picture.")],
+    focal: Annotated[float | None, typer.Option(help="Focal length in pixels, if known, of every picture.")] = None,
+    principal_point: Annotated[
+        str | None, typer.Option(metavar="CX,CY", help="In pixels, if known; else the picture's middle.")
+    ] = None,
+    overlays: Annotated[Path | None, typer.Option(help="A folder for pictures of what was found.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+) -> None:
+    """Find line segments and vanishing points in every picture of a folder.
+
+    Each row: image, vanishing_points [x, y, w] (homogeneous pixels, best first), confidence, line_segments [x1, y1, x2,
+    y2, index of the vanishing point or -1], horizon [a, b, c] or null, focal in pixels or null. An interrupted run goes
+    on where it stopped. A file that cannot be read is reported and left out; the exit code is then 1.
+    """
+    counts = annotate_folder(
+        images,
+        out,
+        focal=focal,
+        principal_point=None if principal_point is None else parse_point(principal_point),
+        overlays=overlays,
+        workers=workers,
+    )
+    kept = f" ({counts.resumed} kept from an interrupted run)" if counts.resumed else ""
+    print(f"{out}: {counts.images} pictures{kept}, {counts.without_points} of them without vanishing points")
+    if counts.failures:
+        print(f"{counts.failures} could not be read, see above")
+        raise typer.Exit(1)
+
+
+def parse_point(text: str) -> tuple[float, float]:
+    """``"CX,CY"`` -> two floats; ConfigError otherwise."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--principal-point: expected CX,CY in pixels, say 319.5,239.5, got {text!r}") from None
+    return x, y

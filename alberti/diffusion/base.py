@@ -1,0 +1,208 @@
+"""Bases: loading and saving model folders, and training a small one from scratch."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alberti.data.manifest import Dataset
+from alberti.diffusion.config import BaseConfig, Schedule
+from alberti.diffusion.image_losses import gradient_difference
+from alberti.diffusion.model import DepthDiffusion
+from alberti.diffusion.objective import by_noise_level, denoising_loss
+from alberti.diffusion.randomness import chance, gaussian, timesteps, to_device
+from alberti.diffusion.small import build_small_base
+from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
+from alberti.errors import ConfigError
+from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+
+__all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
+_MEASURED = 256
+
+
+class VaeTrainer(nn.Module):
+    """One pass through encoder, reparameterised sample and decoder."""
+
+    def __init__(self, vae: Any):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """images (B, 3, H, W) in [-1, 1]; noise as the latents -> reconstruction, KL per sample (B,) a latent value."""
+        posterior = self.vae.encode(images).latent_dist
+        mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+        latents = mean + noise * (0.5 * log_variance).exp()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(dim=(1, 2, 3))
+        return self.vae.decode(latents, return_dict=False)[0], divergence
+
+
+class UNetTrainer(nn.Module):
+    """Denoiser and text encoder, trained together."""
+
+    def __init__(self, model: DepthDiffusion):
+        super().__init__()
+        self.denoiser, self.text_encoder = model.denoiser(), model.text_encoder
+
+    def forward(self, x_t: Tensor, times: Tensor, tokens: Tensor, condition: Tensor) -> Tensor:
+        return self.denoiser(x_t, times, self.text_encoder(tokens)[0], condition)
+
+
+def train_base(
+    dataset: Dataset | TrainingSource,
+    out: str | Path,
+    config: BaseConfig,
+    *,
+    checkpoints: Path | None,
+    device: str | torch.device | None = None,
+) -> dict[str, Any]:
+    """Train a small base from scratch, first its VAE, then UNet and text encoder, and write the model folder ``out``.
+
+    Args:
+        dataset: pictures of ``config.height`` x ``config.width`` with depth and captions, on disk or rendered on the
+            fly.
+        checkpoints: where an interrupted call resumes from; None: no resume.
+
+    Returns:
+        {"vae": {"l1", "psnr"}, "unet": {"loss"}, "scaling_factor", "parameters": {...},
+        "history": {"vae": [...], "unet": [...]}}.
+
+    Raises:
+        ConfigError: the pictures have another size than the config says.
+    """
+    source = DatasetSource(dataset) if isinstance(dataset, Dataset) else dataset
+    if (source.height, source.width) != (config.height, config.width):
+        raise ConfigError(
+            f"the pictures have {source.width} x {source.height} pixels, but the base is set up for {config.width} x "
+            f"{config.height}; set both to the same size"
+        )
+    model = build_small_base(config, source.captions())
+    key = {"config": config.model_dump(mode="json"), "data": source.fingerprint}
+    vae_key, unet_key = {"train": "vae", **key}, {"train": "unet", **key}
+    vae_loop, unet_loop = _loop(config.vae, config), _loop(config.unet, config)
+
+    trainer = _prepare(VaeTrainer(model.vae), config)
+    vae_result = train_loop(
+        trainer, partial(_vae_loss, source, config), len(source), vae_loop,
+        checkpoints=checkpoints, run_key=vae_key, description="VAE", device=device,
+    )  # fmt: skip
+    vae_result.load_ema()
+    model.vae.eval().requires_grad_(False)
+    quality = _measure_vae(model, source, config)
+
+    unet_trainer = _prepare(UNetTrainer(model), config)
+    unet_result = train_loop(
+        unet_trainer, partial(_unet_loss, source, config, model), len(source), unet_loop,
+        checkpoints=checkpoints, run_key=unet_key, description="UNet", device=device,
+    )  # fmt: skip
+    unet_result.load_ema()
+    for module in model.modules().values():
+        module.eval().requires_grad_(True)
+    model.to("cpu").save(out)
+    if checkpoints is not None:
+        discard_checkpoints(checkpoints, vae_key, vae_loop)
+        discard_checkpoints(checkpoints, unet_key, unet_loop)
+    return {
+        "vae": quality,
+        "unet": {"loss": unet_result.history[-1]["loss"]},
+        "scaling_factor": model.vae.config.scaling_factor,
+        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in model.modules().items()},
+        "history": {"vae": vae_result.history, "unet": unet_result.history},
+    }
+
+
+def _loop(schedule: Schedule, config: BaseConfig) -> LoopConfig:
+    return LoopConfig(
+        steps=schedule.steps,
+        batch_size=schedule.batch_size,
+        lr=schedule.lr,
+        lr_schedule=schedule.lr_schedule,
+        warmup_steps=schedule.warmup_steps,
+        accumulate=schedule.accumulate,
+        ema_decay=schedule.ema_decay,
+        mixed_precision=config.precision,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        seed=config.seed,
+    )
+
+
+def _prepare(trainer: nn.Module, config: BaseConfig) -> nn.Module:
+    if config.channels_last:
+        trainer.to(memory_format=torch.channels_last)
+    if config.compile:
+        trainer.compile()
+    return trainer
+
+
+def _load(source: TrainingSource, config: BaseConfig, batch: Batch, device: torch.device) -> SourceBatch:
+    data = source.batch(batch.indices, batch.visits, device)
+    if config.flip:
+        flipped = to_device(chance(config.seed, "flip", data["ids"], batch.visits, 0.5), device)
+        data["image"] = torch.where(flipped.view(-1, 1, 1, 1), data["image"].flip(-1), data["image"])
+        data["depth"] = torch.where(flipped.view(-1, 1, 1), data["depth"].flip(-1), data["depth"])
+    if config.channels_last:
+        data["image"] = data["image"].to(memory_format=torch.channels_last)
+    return data
+
+
+def _vae_loss(source: TrainingSource, config: BaseConfig, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    device = next(model.parameters()).device
+    data = _load(source, config, batch, device)
+    images = data["image"] * 2 - 1
+    factor = 2 ** (len(config.vae_channels) - 1)
+    shape = (config.latent_channels, config.height // factor, config.width // factor)
+    noise = to_device(gaussian(config.seed, "vae", data["ids"], batch.visits, shape), device)
+    decoded, divergence = model(images, noise)
+    l1 = (decoded.float() - images).abs().mean(dim=(1, 2, 3))
+    edges = gradient_difference(decoded.float(), images)
+    loss = l1 + config.gradient_weight * edges + config.kl_weight * divergence
+    return loss, {"l1": l1, "gradient": edges, "kl": divergence}
+
+
+def _unet_loss(
+    source: TrainingSource, config: BaseConfig, base: DepthDiffusion, model: nn.Module, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    device = next(model.parameters()).device
+    base.vae.to(device)
+    schedule = base.schedule
+    data = _load(source, config, batch, device)
+    with torch.no_grad():
+        mean, deviation = base.encode_image(data["image"])
+    shape = tuple(mean.shape[1:])
+    x0 = mean.float() + deviation.float() * to_device(gaussian(config.seed, "latent", data["ids"], batch.visits, shape), device)
+    noise = to_device(gaussian(config.seed, "noise", data["ids"], batch.visits, shape), device)
+    t = to_device(timesteps(config.seed, data["ids"], batch.visits, schedule.num_steps), device)
+    dropped = chance(config.seed, "caption", data["ids"], batch.visits, config.caption_dropout)
+    captions = ["" if drop else caption for drop, caption in zip(dropped.tolist(), data["captions"], strict=True)]
+    tokens = to_device(base.tokenize(captions), device)
+    level = schedule.alpha_bar(t)
+    x_t = schedule.add_noise(x0, noise, level)
+    prediction = model(x_t, schedule.model_timesteps(t), tokens, base.condition(data["depth"]))
+    plain = denoising_loss(prediction, schedule.target(x0, noise, level), level, schedule)
+    loss = denoising_loss(prediction, schedule.target(x0, noise, level), level, schedule, min_snr_gamma=config.min_snr_gamma)
+    return loss, {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), t, schedule.num_steps)}
+
+
+@torch.no_grad()
+def _measure_vae(model: DepthDiffusion, source: TrainingSource, config: BaseConfig) -> dict[str, float]:
+    """Set the latents' scale to 1 / their standard deviation and return the reconstruction error, over the first
+    samples.
+    """
+    device = next(model.vae.parameters()).device
+    model.vae.register_to_config(scaling_factor=1.0)
+    squares, count, errors, mse = 0.0, 0, [], []
+    for start in range(0, min(len(source), _MEASURED), 16):
+        indices = list(range(start, min(start + 16, len(source), _MEASURED)))
+        images = source.batch(indices, [0] * len(indices), device)["image"]
+        mean, deviation = model.encode_image(images)
+        # E[z^2] of a sample is mean^2 + std^2; latents are not centred by diffusers, so neither is their scale.
+        squares += float((mean.double().square() + deviation.double().square()).sum())
+        count += mean.numel()
+        difference = model.decode(mean).clamp(0, 1) - images
+        errors.append(difference.abs().mean(dim=(1, 2, 3)))
+        mse.append(difference.square().mean(dim=(1, 2, 3)))
+    model.vae.register_to_config(scaling_factor=(count / squares) ** 0.5)
+    psnr = -10 * torch.cat(mse).clamp(min=1e-10).log10()
+    return {"l1": torch.cat(errors).mean().item(), "psnr": psnr.mean().item()}

@@ -1,0 +1,99 @@
+"""The constraint's value at a latent estimate, with gradients, at the memory cost of a few decoded images."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alberti.diffusion.config import FinetuneConfig
+from alberti.diffusion.constraints import Constraint, constraint_named
+from alberti.diffusion.model import DepthDiffusion
+from alberti.errors import ConfigError
+
+
+class _ValuesWithGradient(torch.autograd.Function):
+    """Per-sample values of ``function`` at ``latents``, computed ``chunk`` samples at a time together with their
+    gradients.
+
+    A sample's value depends on its own latent only, so its gradient is known as soon as its chunk is done, and
+    nothing of the decoder needs to be kept or run again in the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, function: Callable[[Tensor, slice], Tensor], chunk: int) -> Tensor:
+        values, gradients = [], []
+        for start in range(0, len(latents), chunk):
+            part = slice(start, start + chunk)
+            with torch.enable_grad():
+                leaf = latents[part].detach().requires_grad_()
+                value = function(leaf, part)
+                gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
+            values.append(value.detach())
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None, None]:
+        (gradients,) = ctx.saved_tensors
+        return grad_values.view(-1, 1, 1, 1) * gradients, None, None
+
+
+class _FullDecoder(nn.Module):
+    def __init__(self, vae: Any):
+        super().__init__()
+        self.post_quant_conv, self.decoder = copy.deepcopy(vae.post_quant_conv), copy.deepcopy(vae.decoder)
+        self.scale = 1 / vae.config.scaling_factor
+
+    def forward(self, latents: Tensor) -> Tensor:
+        latents = latents * self.scale
+        return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
+
+
+class ConstraintTerm:
+    """Decodes x0 estimates with a frozen copy of the decoder and compares them with the true images.
+
+    The copy is in bfloat16 where training is; the constraint itself is computed in float32.
+
+    Raises:
+        ConfigError: an unknown constraint, or a tiny decoder that the base does not have.
+    """
+
+    def __init__(self, base: DepthDiffusion, config: FinetuneConfig, device: torch.device):
+        if config.decoder == "tiny" and base.tiny_decoder is None:
+            raise ConfigError(
+                "decoder: 'tiny' needs a base with a tiny_decoder folder; distil one with "
+                "alberti.diffusion.tiny.distil_tiny_decoder, or set decoder to 'full'"
+            )
+        assert config.constraint is not None
+        self.constraint: Constraint = constraint_named(config.constraint)
+        self.num_lines = config.num_lines
+        self.chunk = config.decode_chunk or (2 if config.decoder == "full" else 16)
+        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        decoder = _FullDecoder(base.vae) if config.decoder == "full" else copy.deepcopy(base.tiny_decoder.decoder)
+        self.decoder = decoder.to(device, self.dtype).eval().requires_grad_(False)
+        self.channels_last = config.channels_last
+        if self.channels_last:
+            self.decoder.to(memory_format=torch.channels_last)
+        if config.compile:
+            self.decoder.compile()
+
+    def __call__(self, latents: Tensor, images: Tensor, points: Tensor, alpha_bar: Tensor) -> Tensor:
+        """latents (B, C, h, w) scaled; images (B, 3, H, W) in [0, 1]; points (B, K, 3); alpha_bar (B,) -> (B,)
+        float32.
+        """
+
+        def value(part_latents: Tensor, part: slice) -> Tensor:
+            with torch.autocast(latents.device.type, enabled=False):
+                inputs = part_latents.to(self.dtype)
+                if self.channels_last:
+                    inputs = inputs.contiguous(memory_format=torch.channels_last)
+                decoded = ((self.decoder(inputs).float() + 1) / 2).clamp(0, 1)
+                return self.constraint(
+                    decoded.contiguous(), images[part], points[part], alpha_bar[part], num_lines=self.num_lines
+                )
+
+        result: Tensor = _ValuesWithGradient.apply(latents.float(), value, self.chunk)
+        return result

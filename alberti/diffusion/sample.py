@@ -1,0 +1,216 @@
+"""Generating pictures from depth maps: batched, resumable, and the same bytes for any number of processes."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alberti.data.manifest import Dataset, Sample, write_dataset
+from alberti.diffusion.config import SampleConfig
+from alberti.diffusion.hashing import model_hash
+from alberti.diffusion.model import DepthDiffusion
+from alberti.errors import ConfigError
+from alberti.files import sha256_file, sha256_json
+from alberti.images import write_image
+from alberti.progress import Progress
+from alberti.seeding import torch_generator
+
+_WRITERS = 4
+
+
+def solver_of(model: DepthDiffusion, config: SampleConfig) -> Any:
+    """The diffusers scheduler that samples, set up from the model's own and set to ``config.steps``."""
+    settings = dict(model.scheduler.config)
+    if model.schedule.prediction_type == "flow":
+        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler as Solver
+
+        if config.solver != "ddim":
+            raise ConfigError(f"solver: a flow-matching model is sampled with its Euler steps ('ddim'), got {config.solver!r}")
+    elif config.solver == "ddim":
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler as Solver
+    else:
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler as Solver
+    known = Solver.__init__.__wrapped__.__code__.co_varnames
+    solver = Solver.from_config({name: value for name, value in settings.items() if name in known})
+    solver.set_timesteps(config.steps)
+    return solver
+
+
+def start_noise(ids: Sequence[str], seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal (B, *shape) on the CPU, each sample's from (seed, id)."""
+    return torch.stack([torch.randn(shape, generator=torch_generator(seed, "sample", name)) for name in ids])
+
+
+@torch.no_grad()
+def sample_images(
+    model: DepthDiffusion, depth: Tensor, captions: Sequence[str], ids: Sequence[str], config: SampleConfig
+) -> Tensor:
+    """Pictures for depth maps.
+
+    Args:
+        depth: (B, H, W) metres, 0 = no measurement, on any device.
+        captions: B prompts. ids: B names; each picture's noise follows from (config.seed, id).
+
+    Returns:
+        (B, 3, H, W) float32 in [0, 1] on the model's device.
+    """
+    model.check_size(*depth.shape[-2:])
+    device, dtype = model.device, next(model.unet.parameters()).dtype
+    condition = model.condition(depth.to(device)).to(dtype)
+    guided = config.guidance_scale > 1
+    text = model.encode_text(captions).to(dtype)
+    if guided:
+        unwanted = model.encode_text([config.negative_prompt]).to(dtype).expand(len(text), -1, -1)
+        text, condition = torch.cat([unwanted, text]), torch.cat([condition, condition])
+    shape = (model.vae.config.latent_channels, depth.shape[1] // model.factor, depth.shape[2] // model.factor)
+    solver, denoiser = solver_of(model, config), model.denoiser()
+    latents = start_noise(ids, config.seed, shape).to(device) * float(getattr(solver, "init_noise_sigma", 1.0))
+    # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
+    for time in solver.timesteps:
+        scaled = solver.scale_model_input(latents, time) if hasattr(solver, "scale_model_input") else latents
+        inputs = torch.cat([scaled, scaled]) if guided else scaled
+        times = torch.full((len(inputs),), time.item(), device=device, dtype=time.dtype)
+        prediction = denoiser(inputs.to(dtype), times, text, condition).float()
+        if guided:
+            without, wanted = prediction.chunk(2)
+            prediction = without + config.guidance_scale * (wanted - without)
+        latents = solver.step(prediction, time, latents, return_dict=False)[0]
+    return model.decode(latents.to(next(model.vae.parameters()).dtype)).float().clamp(0, 1)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8, rounded to nearest."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def generate(
+    model: DepthDiffusion,
+    dataset: Dataset,
+    out: str | Path,
+    config: SampleConfig,
+    *,
+    work: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> None:
+    """Generate one picture for every sample of ``dataset`` from its depth map and caption, as the data-set folder
+    ``out``.
+
+    Depth is not copied: the new data set's ``depth_root`` refers to that of ``dataset``; intrinsics, vanishing
+    points and captions are carried over. Pictures are written one by one into a folder below ``work``, so that an
+    interrupted call goes on where it stopped. Under ``torchrun`` the batches are shared among the processes, and the
+    last one to finish writes ``out``; batches are cut along the data set's order, so the bytes are those of a single
+    process.
+
+    Args:
+        model: moved to ``device``, and to bfloat16 where ``config.precision`` says so.
+        work: for unfinished pictures; should outlive an interruption. None: a hidden sibling of ``out``.
+
+    Raises:
+        ConfigError: pictures of a size that the model cannot make. DataError: a depth map is missing or damaged.
+    """
+    out = Path(out)
+    work = Path(work) if work is not None else out.parent
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    for width, height in {(sample.width, sample.height) for sample in dataset}:
+        model.check_size(height, width)
+    prepare(model, config, device)
+    key = sha256_json({"config": config.model_dump(), "data": dataset.info.fingerprint, "model": model_hash(model)})
+    partial = work / f".generate-{key[:16]}"
+    (partial / "images").mkdir(parents=True, exist_ok=True)
+    batches = [batch for index, batch in enumerate(_batches(dataset, config.batch_size)) if index % world == rank]
+    missing = [batch for batch in batches if not all(_path(partial, sample).is_file() for sample in batch)]
+    with (
+        Progress("generating", sum(map(len, missing)), "images") as progress,
+        ThreadPoolExecutor(_WRITERS) as pool,
+    ):
+        pending: list[Any] = []
+        for batch in missing:
+            pictures = to_uint8(_sample_batch(model, dataset, batch, config))
+            for done in pending:
+                done.result()
+            pending = [
+                pool.submit(write_image, _path(partial, sample), picture)
+                for sample, picture in zip(batch, pictures, strict=True)
+            ]
+            progress.advance(len(batch))
+        for done in pending:
+            done.result()
+    _finish(dataset, partial, out, config)
+
+
+def prepare(model: DepthDiffusion, config: SampleConfig, device: str | torch.device | None) -> None:
+    """Move a model to ``device`` (None: a GPU if there is one) and set it up for sampling, in place."""
+    if device is None:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    model.to(device, torch.bfloat16 if config.precision == "bf16" else None)
+    for module in model.modules().values():
+        module.eval()
+        if config.channels_last:
+            module.to(memory_format=torch.channels_last)
+    if config.compile:
+        model.unet.compile()
+        model.vae.decoder.compile()
+
+
+def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
+    """Batches of samples of one size, along the data set's order, whatever the number of processes."""
+    by_size: dict[tuple[int, int], list[Sample]] = {}
+    for sample in dataset:
+        by_size.setdefault((sample.width, sample.height), []).append(sample)
+    return [samples[start : start + batch_size] for samples in by_size.values() for start in range(0, len(samples), batch_size)]
+
+
+def _sample_batch(model: DepthDiffusion, dataset: Dataset, batch: list[Sample], config: SampleConfig) -> Tensor:
+    depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in batch]))
+    captions = [sample.caption or "" for sample in batch]
+    return sample_images(model, depth, captions, [sample.id for sample in batch], config)
+
+
+def _path(folder: Path, sample: Sample) -> Path:
+    return folder / "images" / f"{sample.id}.png"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock that the kernel releases even if this process is killed."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _finish(dataset: Dataset, partial: Path, out: Path, config: SampleConfig) -> None:
+    """Turn the finished pictures into the data set ``out``, in whichever process sees all of them first."""
+    lock = partial.with_name(f"{partial.name}.lock")
+    with _locked(lock):
+        if not partial.is_dir() or not all(_path(partial, sample).is_file() for sample in dataset):
+            return
+        write_dataset(
+            partial,
+            (_generated(dataset, sample, partial) for sample in dataset),
+            name=f"{dataset.info.name}-generated",
+            role="generated",
+            depth_root=os.path.relpath(dataset.depth_root, out.resolve()),
+            depth_kind=dataset.info.depth_kind,
+            depth_scale=dataset.info.depth_scale,
+            depth_format=dataset.info.depth_format,
+            notes=f"generated from the depth of {dataset.info.name}: {config.solver}, {config.steps} steps, guidance "
+            f"{config.guidance_scale:g}, seed {config.seed}",
+        )
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.move(partial, out)
+        lock.unlink()
+
+
+def _generated(dataset: Dataset, sample: Sample, folder: Path) -> Sample:
+    hashes = {name: value for name, value in sample.sha256.items() if name == "depth"}
+    path = _path(folder, sample)
+    return sample.model_copy(update={"image": f"images/{path.name}", "sha256": {"image": sha256_file(path), **hashes}})

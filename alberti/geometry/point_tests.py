@@ -1,0 +1,167 @@
+"""Is a vanishing point there at all, and how sure is it? A test against chance, and a calibrated confidence.
+
+Against a fixed point, segments of random direction have a likelihood ratio of mean one, so that it exceeds e^t with a
+chance of at most e^-t. A point found by search is the best of many: those segments that could have defined it are left
+out, and the log of the number of choices is taken off (an a-contrario test, Desolneux et al. 2000).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alberti.geometry.manhattan import Triad, find_candidates, points_to_directions
+from alberti.geometry.segment_likelihood import SegmentModel
+
+_SHARES = np.array([0.03, 0.08, 0.2, 0.4, 0.7, 0.9])
+_SIGNIFICANT = np.log(1e3)
+"""At most one false point in a thousand pictures of unrelated segments."""
+_LIKELY = np.log(10)
+"""Once one point is there, others at right angles to it need less to be believed."""
+_SAME_POINT = np.cos(np.radians(4.0))
+_GATE = 3.0
+_TESTED = 200
+"""The longest segments are evidence enough."""
+_ONE_LINE = 0.03
+"""Parallel segments nearer than this, in half the longer side, are one line."""
+
+
+@dataclass(frozen=True)
+class FoundPoint:
+    """One vanishing point in the frame."""
+
+    point: np.ndarray
+    """(3,) homogeneous frame point, unit norm."""
+    confidence: float
+    evidence: float
+    """Log of the likelihood ratio against chance, choices taken off; negative: no support of its own."""
+    spread: float
+    """Expected angular error in degrees."""
+
+
+def evidence(model: SegmentModel, points: np.ndarray, free: int, choices: float) -> float:
+    """Log likelihood ratio against chance of segments that belong to some of ``points`` (P, 3), less what search buys.
+
+    Args:
+        free: number of segments that it took to define the points: the best ones are left out.
+        choices: number of sets of points that could have been chosen.
+    """
+    if len(model) <= free:
+        return -np.inf
+    ratio = np.pi * model.density(model.sines(points))[0].mean(axis=0)
+    ratio = np.sort(ratio)[: len(ratio) - free]
+    scores = np.log1p(_SHARES[:, None] * (ratio - 1)[None]).sum(axis=1)
+    return float(scores.max() - np.log(len(_SHARES) * max(choices, 1.0)))
+
+
+def distinct_lines(model: SegmentModel) -> np.ndarray:
+    """Indices of segments that are lines of their own: one of several pieces or edges of one thin bar counts once."""
+    model = model.take(np.arange(min(len(model), _TESTED)))
+    normals = model.lines[:, :2]
+    distance = np.abs(normals @ model.middles.T + model.lines[:, 2:])
+    same = (distance < _ONE_LINE) & (np.abs(normals @ normals.T) > np.cos(np.radians(2.0)))
+    kept = np.ones(len(model), dtype=bool)
+    for index in range(len(model)):
+        if kept[index]:
+            kept[index + 1 :] &= ~same[index, index + 1 :]
+    return np.flatnonzero(kept)
+
+
+def check_triad(model: SegmentModel, triad: Triad, *, focal_known: bool) -> tuple[list[FoundPoint], bool]:
+    """The triad's points, and whether it is there.
+
+    It is there if its best point stands the test alone or all three together do, and if the lines that the best one leaves
+    over speak for the other two, which then have one angle (and the focal length) to choose.
+    """
+    lines = model.take(distinct_lines(model))
+    points = triad.points()
+    count = float(len(lines))
+    alone = np.array([evidence(lines, point[None], 2, count**2 / 2) for point in points])
+    order = np.argsort(-alone)
+    together = evidence(lines, points, 3 if focal_known else 4, count**3 / 6)
+    if max(alone[order[0]], together) < _SIGNIFICANT:
+        return [], False
+    rest = lines.take(np.flatnonzero(np.abs(lines.sines(points[order[:1]])[0]) > _GATE * lines.sigma))
+    others = evidence(rest, points[order[1:]], 1 if focal_known else 2, max(len(rest), 1.0))
+    if others < _LIKELY:
+        return [], False
+    given = [alone[order[0]], evidence(rest, points[order[1:2]], 1, 1.0), evidence(rest, points[order[2:]], 0, 1.0)]
+    spreads = triad_spreads(triad)
+    return [_found(points[k], value, spreads[k]) for k, value in zip(order, given, strict=True)], True
+
+
+def triad_spreads(triad: Triad) -> np.ndarray:
+    """(3,) root mean square angular error in degrees of the triad's directions, by its covariance."""
+    spreads = []
+    for direction in triad.rotation.T:
+        project = np.eye(3) - np.outer(direction, direction)
+        spreads.append(np.degrees(np.sqrt(np.trace(project @ triad.covariance[:3, :3] @ project))))
+    return np.array(spreads)
+
+
+def lone_point(model: SegmentModel, triad: Triad) -> list[FoundPoint]:
+    """The best single point, where it stands the test."""
+    lines = model.take(distinct_lines(model))
+    candidates = np.concatenate([triad.points(), find_candidates(model, 10)])
+    best = max(candidates, key=lambda point: evidence(lines, point[None], 2, len(lines) ** 2 / 2))
+    return _refined(model, lines, best, triad.focal, len(lines) ** 2 / 2)
+
+
+def further_points(model: SegmentModel, found: list[FoundPoint], triad: Triad | None, count: int) -> list[FoundPoint]:
+    """Up to ``count`` points more in what the found points leave unexplained."""
+    more: list[FoundPoint] = []
+    focal = triad.focal if triad is not None else 1.7
+    while len(more) < count:
+        points = np.array([point.point for point in found + more])
+        unexplained = (np.abs(model.sines(points)) > _GATE * model.sigma).all(axis=0)
+        rest = model.take(np.flatnonzero(unexplained))
+        if len(rest) < 3:
+            break
+        candidates = find_candidates(rest, 1)
+        if len(candidates) == 0:
+            break
+        lines = rest.take(distinct_lines(rest))
+        new = _refined(rest, lines, candidates[0], focal, len(lines) ** 2 / 2)
+        rays, ray = points_to_directions(points, focal), points_to_directions(candidates[0], focal)
+        if not new or (np.abs(rays @ ray) > _SAME_POINT).any():
+            break
+        more += new
+    return more
+
+
+def _refined(
+    model: SegmentModel, lines: SegmentModel, point: np.ndarray, focal: float, choices: float
+) -> list[FoundPoint]:
+    point, spread = refine_point(model, point, focal)
+    value = evidence(lines, point[None], 2, choices)
+    return [_found(point, value, spread)] if value >= _SIGNIFICANT else []
+
+
+def refine_point(model: SegmentModel, point: np.ndarray, focal: float) -> tuple[np.ndarray, float]:
+    """Maximum likelihood of one point, robust; and its expected angular error in degrees."""
+    direction = points_to_directions(point, focal)
+    scale = np.array([focal, focal, 1.0])
+    information = np.eye(2)
+    for _ in range(10):
+        axis = np.eye(3)[np.abs(direction).argmin()]
+        one = np.cross(direction, axis)
+        one /= np.linalg.norm(one)
+        basis = np.stack([one, np.cross(direction, one)])
+        errors, slopes = model.errors(direction[None], focal)
+        error, gradient = errors[0], slopes[0] @ basis.T
+        likelihood, stiffness = model.density(error)
+        weight = stiffness * likelihood / (likelihood + 1 / np.pi)
+        information = (gradient * weight[:, None]).T @ gradient + 1e-6 * np.eye(2)
+        step = -np.linalg.solve(information, (gradient * weight[:, None]).T @ error)
+        step *= min(1.0, 0.1 / max(float(np.abs(step).max()), 1e-12))
+        direction = direction + step @ basis
+        direction /= np.linalg.norm(direction)
+        if np.abs(step).max() < 1e-7:
+            break
+    refined = direction * scale
+    spread = float(np.degrees(np.sqrt(np.trace(np.linalg.inv(information)))))
+    return refined / np.linalg.norm(refined), spread
+
+
+def _found(point: np.ndarray, value: float, spread: float) -> FoundPoint:
+    confidence = 1 / (1 + np.exp(-(2.0 - 1.5 * np.log(max(spread, 0.02)) + 0.02 * value)))
+    return FoundPoint(point, float(confidence), float(value), float(spread))

@@ -1,0 +1,173 @@
+"""What the numbers say, in words: every sentence is computed, none is a claim made in advance."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alberti.report.comparison import Change, paired_change
+from alberti.report.inputs import ReportInputs, Result
+
+IMAGE_HEADLINES = ("consistency_2", "consistency_5", "line_length", "vp_auc_10", "frechet_distance", "kernel_distance")
+DEPTH_HEADLINES = ("abs_rel", "sq_rel", "rmse", "d1")
+
+
+def headline_metrics(inputs: ReportInputs) -> dict[str, Any]:
+    """The few numbers of a run that are worth a row in ``dvc metrics show``; the keys are the same in every run.
+
+    ``images.<arm>.<metric>``, ``images.<arm>.consistency_2_gain`` (against the arm without a constraint, for
+    constrained arms) and ``depth.<model>.<arm>.<metric>``.
+    """
+    images = {arm: {key: result.summary.get(key) for key in IMAGE_HEADLINES} for arm, result in inputs.images.items()}
+    for arm, change in constraint_gains(inputs).items():
+        images[arm]["consistency_2_gain"] = None if change is None else change.value
+    depth = {
+        model: {arm: {key: result.summary.get(key) for key in DEPTH_HEADLINES} for arm, result in arms.items()}
+        for model, arms in inputs.depth.items()
+    }
+    return {"images": images, "depth": depth}
+
+
+def constraint_gains(inputs: ReportInputs) -> dict[str, Change | None]:
+    """Constrained arm -> change of ``consistency_2`` against the control arm."""
+    control = inputs.images.get(inputs.control_arm or "")
+    return {
+        arm: None if control is None else paired_change(inputs.images[arm].rows, control.rows, "consistency_2", True)
+        for arm in inputs.constrained_arms
+        if arm in inputs.images
+    }
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number at the head of the page."""
+
+    value: str
+    label: str
+    interval: str
+    verdict: str
+
+
+def key_figures(inputs: ReportInputs) -> list[KeyFigure]:
+    """What the constraint changed, arm by arm: straightness of the pictures, and each depth model's AbsRel."""
+    figures = []
+    for arm, change in constraint_gains(inputs).items():
+        if change is not None:
+            value, low, high = (_signed(100 * number) for number in (change.value, change.low, change.high))
+            label = f"line within 2° of a vanishing point, {arm} against {inputs.control_arm}"
+            figures.append(KeyFigure(f"{value} points", label, f"95 % interval {low} to {high}", change.verdict))
+    for model, arms in inputs.depth.items():
+        for arm in inputs.constrained_arms:
+            ratio = _relative(arms.get(arm), arms.get(inputs.control_arm or ""))
+            if ratio is not None:
+                value, low, high = (_percent(number, signed=True) for number in (ratio.value, ratio.low, ratio.high))
+                label = f"AbsRel of {model}, {arm} against {inputs.control_arm}"
+                figures.append(KeyFigure(value, label, f"95 % interval {low} to {high}", ratio.verdict))
+    return figures
+
+
+def sentences(inputs: ReportInputs) -> list[str]:
+    """The summary as sentences; empty parts of a run leave theirs out."""
+    return [*_pictures(inputs), *_depth(inputs)]
+
+
+def _pictures(inputs: ReportInputs) -> Iterator[str]:
+    control, control_arm = inputs.images.get(inputs.control_arm or ""), inputs.control_arm or ""
+    for arm, change in constraint_gains(inputs).items():
+        if change is None or control is None:
+            yield f"Too few pictures of “{arm}” have a counterpart without the constraint to say what it did."
+            continue
+        yield (
+            f"In “{arm}” the constraint {_straightness(change)}: "
+            f"{_percent(inputs.images[arm].summary['consistency_2'])} of the detected line length points within 2° at "
+            f"a true vanishing point, against {_percent(control.summary['consistency_2'])} in “{control_arm}”, which "
+            f"was trained alike but without it ({_points(change)})."
+        )
+        yield from _line_length(inputs.images[arm], control, arm, control_arm)
+    yield from _control_against_base(inputs)
+    yield from _reference(inputs)
+
+
+def _line_length(result: Result, control: Result, arm: str, control_arm: str) -> Iterator[str]:
+    change = paired_change(result.rows, control.rows, "line_length", None)
+    before = control.summary.get("line_length")
+    if change is not None and before and change.clear:
+        word = "more" if change.value > 0 else "less"
+        yield (
+            f"“{arm}” has {_percent(abs(change.value) / before, 0)} {word} detected line in a picture than "
+            f"“{control_arm}”, and its share has to be read with that."
+        )
+
+
+def _control_against_base(inputs: ReportInputs) -> Iterator[str]:
+    base, control = inputs.images.get(inputs.base_arm), inputs.images.get(inputs.control_arm or "")
+    change = None if base is None or control is None else paired_change(control.rows, base.rows, "consistency_2", True)
+    if change is not None:
+        yield (
+            f"Fine-tuning alone (“{inputs.control_arm}” against “{inputs.base_arm}”) "
+            f"{_straightness(change)} ({_points(change)})."
+        )
+
+
+def _reference(inputs: ReportInputs) -> Iterator[str]:
+    values = [result.summary.get("reference_consistency_2") for result in inputs.images.values()]
+    known = [value for value in values if value is not None]
+    if known:
+        yield f"For comparison: the pictures that belong to the depth maps reach {_percent(known[0])}."
+
+
+def _depth(inputs: ReportInputs) -> Iterator[str]:
+    for model, arms in inputs.depth.items():
+        for arm in inputs.constrained_arms:
+            against = [
+                (inputs.control_arm or "", "pictures made without the constraint"),
+                (inputs.original_arm, "no fine-tuning"),
+            ]
+            for other, words in against:
+                yield from _depth_change(model, arms.get(arm), arms.get(other), arm, words)
+
+
+def _relative(result: Result | None, other: Result | None) -> Change | None:
+    """Paired change of AbsRel as a share of the other's mean."""
+    before = None if other is None else other.summary.get("abs_rel")
+    if result is None or other is None or not before:
+        return None
+    change = paired_change(result.rows, other.rows, "abs_rel", False)
+    if change is None:
+        return None
+    return replace(change, value=change.value / before, low=change.low / before, high=change.high / before)
+
+
+def _depth_change(model: str, result: Result | None, other: Result | None, arm: str, words: str) -> Iterator[str]:
+    change = _relative(result, other)
+    if change is None or result is None or other is None:
+        return
+    effect = _verdict(change, "better than", "worse than") or f"as far as {change.n} images show as good as"
+    low, high = (_percent(number, signed=True) for number in (change.low, change.high))
+    yield (
+        f"{model}, trained on pictures of “{arm}”, is {effect} {words}: AbsRel "
+        f"{result.summary['abs_rel']:.3f} against {other.summary['abs_rel']:.3f} "
+        f"({_percent(change.value, signed=True)}, 95 % interval {low} to {high})."
+    )
+
+
+def _straightness(change: Change) -> str:
+    words = _verdict(change, "made the pictures straighter", "made the pictures less straight")
+    return words or f"did nothing to straightness that {change.n} pictures can show"
+
+
+def _points(change: Change) -> str:
+    value, low, high = (_signed(100 * number) for number in (change.value, change.low, change.high))
+    return f"{value} points, 95 % interval {low} to {high}, {change.n} pictures"
+
+
+def _percent(value: float, digits: int = 1, signed: bool = False) -> str:
+    return f"{100 * value:{'+' if signed else ''}.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _verdict(change: Change, better: str, worse: str) -> str:
+    """The words for a change that is clear of zero; "" for one that is not."""
+    return {"better": better, "worse": worse}.get(change.verdict, "")

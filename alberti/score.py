@@ -1,0 +1,287 @@
+"""How well the pictures of a folder obey linear perspective: a number with its interval, a table, a page to look at."""
+
+import base64
+import csv
+import html
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from alberti.annotate import parse_row
+from alberti.errors import AlbertiError, DataError
+from alberti.files import atomic_file, write_json, write_text
+from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.vanishing_points import assign_segments, estimate_vanishing_points
+from alberti.image_folder import find_images, image_path
+from alberti.images import read_image
+from alberti.metrics.bootstrap import bootstrap_interval
+from alberti.metrics.perspective import segments_consistency
+from alberti.overlays import draw_annotation
+from alberti.parallel import check_workers, ordered_map
+from alberti.progress import Progress
+
+THRESHOLDS = (2.0, 5.0)
+_ESTIMATED_POINTS = 3
+"""Estimated points are the orthogonal triad only: a bent picture has many local directions, which must not count."""
+_BOOTSTRAP_UP_TO = 20_000
+"""Past so many pictures the normal interval is the same to the third digit, and takes no memory."""
+_SHOWN = 12
+_SHOWN_SIDE = 480
+_COLUMNS = ("image", "width", "height", "points", "consistency_2", "consistency_5", "line_length",
+            "line_length_per_megapixel", "segments")  # fmt: skip
+_FIGURES = ("consistency_2", "consistency_5", "line_length_per_megapixel")
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One picture to score; ``row`` is its line of the file of vanishing points, None to estimate them."""
+
+    name: str
+    path: Path
+    row: str | None
+    source: Path | None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def score_folder(
+    images: str | Path, out: str | Path, *, vanishing_points: str | Path | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """Score every picture below a folder; write ``out`` (JSON) and beside it a CSV row a picture and an HTML page.
+
+    A picture's score is :func:`alberti.metrics.perspective_consistency`: the share of its line length that points at
+    one of its vanishing points. Those are given, or estimated from the picture itself (the best orthogonal triad).
+    A picture that has lines, but no vanishing point to be found, scores 0; one without lines has no score.
+
+    Args:
+        vanishing_points: JSON lines as ``alberti annotate`` writes them, a row for every picture.
+
+    Returns:
+        What ``out`` holds: ``images failed without_lines without_points vanishing_points``, and for consistency at 2 and
+        5 degrees and the line length per megapixel ``mean low high n`` (95 % bootstrap interval over pictures).
+
+    Raises:
+        DataError: no pictures, none readable, a file of vanishing points that is none.
+    """
+    root, out = Path(images), Path(out)
+    if out.suffix.lower() in (".csv", ".html"):
+        raise DataError(f"{out}: --out is the JSON file; the .csv and .html are written beside it")
+    given = None if vanishing_points is None else Path(vanishing_points)
+    problems: list[str] = []
+    total = sum(1 for _ in find_images(root, on_error=lambda *_: None))
+    if total == 0:
+        raise DataError(f"{root}: no pictures in it")
+    with atomic_file(out.with_suffix(".csv")) as table:
+        kept = _score_all(_jobs(root, given, problems), total, table, check_workers(workers), problems)
+        if not kept.names:
+            raise DataError(f"not one picture could be scored; the first: {problems[0]}")
+    summary = _summarise(kept, given, problems)
+    write_json(out, summary)
+    write_text(out.with_suffix(".html"), _page(root, given, kept, summary))
+    return summary
+
+
+def score_image(image: np.ndarray, points: np.ndarray | None) -> dict[str, Any]:
+    """Score one (H, W, 3) uint8 picture against (K, 3) points, or against its own estimate where None."""
+    height, width = image.shape[:2]
+    segments = detect_line_segments(image)
+    estimated = points is None
+    if points is None:
+        points = estimate_vanishing_points(segments, width, height, max_points=_ESTIMATED_POINTS).points
+    row = segments_consistency(segments, points, width, height, THRESHOLDS)
+    if estimated and len(points) == 0 and len(segments):
+        row.update({f"consistency_{threshold:g}": 0.0 for threshold in THRESHOLDS})
+    return {"width": width, "height": height, "points": len(points), **row}
+
+
+def run_job(job: ScoreJob) -> dict[str, Any]:
+    """Score one picture; DataError names its file."""
+    cv2.setNumThreads(1)
+    image = read_image(job.path)
+    return {"image": job.name, **score_image(image, _given_points(job, image.shape[1], image.shape[0]))}
+
+
+def _given_points(job: ScoreJob, width: int, height: int) -> np.ndarray | None:
+    if job.source is None:
+        return None
+    if job.row is None:
+        raise DataError(f"{job.path}: no row with image {job.name!r} in {job.source}")
+    row = parse_row(job.source, job.row)
+    if (row.get("width", width), row.get("height", height)) != (width, height):
+        raise DataError(
+            f"{job.path}: {width} x {height} pixels, but its row in {job.source} is of a picture of "
+            f"{row.get('width')} x {row.get('height')}"
+        )
+    return np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+
+
+def _jobs(root: Path, given: Path | None, problems: list[str]) -> Iterator[ScoreJob]:
+    """Jobs in order; of the file of points only the places of its rows are held in memory."""
+    places = {} if given is None else _row_places(given)
+
+    def unreadable(folder: str, error: OSError) -> None:
+        problems.append(f"{root / folder}: {error.strerror}")
+        print(f"failed: {problems[-1]}", file=sys.stderr)
+
+    for name in find_images(root, on_error=unreadable):
+        row = None
+        if given is not None and name in places:
+            with open(given, "rb") as file:
+                file.seek(places[name])
+                row = file.readline().decode()
+        yield ScoreJob(name, image_path(root, name), row, given)
+
+
+def _row_places(path: Path) -> dict[str, int]:
+    """Where the row of each picture starts in a JSON-lines file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
+    places: dict[str, int] = {}
+    with open(path, "rb") as file:
+        while line := file.readline():
+            if line.strip():
+                place = file.tell() - len(line)
+                places[parse_row(path, line.decode(errors="replace"))["image"]] = place
+    return places
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is remembered of all pictures."""
+
+    names: list[str]
+    figures: dict[str, list[float]]
+    """NaN where a picture has no value."""
+    points: list[int]
+
+
+def _score_all(jobs: Iterator[ScoreJob], total: int, table: Path, workers: int, problems: list[str]) -> _Kept:
+    kept = _Kept([], {name: [] for name in _FIGURES}, [])
+    with open(table, "w", newline="", encoding="utf-8") as file, Progress("scoring", total, "images") as progress:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        for _, result in ordered_map(run_job, jobs, min(workers, total)):
+            progress.advance()
+            if isinstance(result, AlbertiError):
+                problems.append(str(result))
+                print(f"failed: {result}", file=sys.stderr)
+                continue
+            writer.writerow(result)
+            kept.names.append(result["image"])
+            kept.points.append(result["points"])
+            for name in _FIGURES:
+                kept.figures[name].append(np.nan if result[name] is None else result[name])
+    return kept
+
+
+def _summarise(kept: _Kept, given: Path | None, problems: list[str]) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "images": len(kept.names),
+        "failed": len(problems),
+        "failures": problems[:100],
+        "without_lines": int((np.array(kept.figures["line_length_per_megapixel"]) == 0).sum()),
+        "without_points": int((np.array(kept.points) == 0).sum()),
+        "vanishing_points": "estimated" if given is None else "given",
+    }
+    for name, values in kept.figures.items():
+        present = np.array(values)[np.isfinite(values)]
+        summary[name] = _interval(present)
+    return summary
+
+
+def _interval(values: np.ndarray) -> dict[str, float | int | None]:
+    if len(values) == 0:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    mean = float(values.mean())
+    if len(values) > _BOOTSTRAP_UP_TO:
+        half = 1.96 * float(values.std()) / float(np.sqrt(len(values)))
+        return {"mean": mean, "low": mean - half, "high": mean + half, "n": len(values)}
+    low, high = bootstrap_interval(values)
+    return {"mean": mean, "low": float(low), "high": float(high), "n": len(values)}
+
+
+def _page(root: Path, given: Path | None, kept: _Kept, summary: dict[str, Any]) -> str:
+    """A self-contained HTML page: the figures, and the worst and best pictures with what was found in them."""
+    values = np.array(kept.figures["consistency_2"])
+    ranked = [int(index) for index in np.argsort(values, kind="stable") if np.isfinite(values[index])]
+    worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
+    best = ranked[::-1][: min(_SHOWN, len(ranked) // 2)]
+    rows = "".join(
+        f"<tr><td>{label}</td><td>{_number(summary[name]['mean'])}</td><td>{_number(summary[name]['low'])} – "
+        f"{_number(summary[name]['high'])}</td><td>{summary[name]['n']}</td></tr>"
+        for name, label in (
+            ("consistency_2", "line length within 2° of a vanishing point"),
+            ("consistency_5", "line length within 5°"),
+            ("line_length_per_megapixel", "line length, pixels per megapixel"),
+        )
+    )
+    places = {} if given is None else _row_places(given)
+    galleries = "".join(
+        f"<h2>{title}</h2><div class=grid>{''.join(_figure(root, given, places, kept, index) for index in chosen)}</div>"
+        for title, chosen in (("Worst", worst), ("Best", best))
+        if chosen
+    )
+    return _TEMPLATE.format(
+        title=html.escape(f"Perspective of {root}"), rows=rows, galleries=galleries,
+        images=summary["images"], failed=summary["failed"], without_lines=summary["without_lines"],
+        without_points=summary["without_points"], source=summary["vanishing_points"],
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if value < 10 else f"{value:,.0f}"
+
+
+def _figure(root: Path, given: Path | None, places: dict[str, int], kept: _Kept, index: int) -> str:
+    name = kept.names[index]
+    image = read_image(image_path(root, name))
+    segments = detect_line_segments(image)
+    height, width = image.shape[:2]
+    horizon = None
+    if given is None:
+        found = estimate_vanishing_points(segments, width, height, max_points=_ESTIMATED_POINTS)
+        points, horizon = found.points, found.horizon
+    else:
+        with open(given, "rb") as file:
+            file.seek(places[name])
+            points = np.array(json.loads(file.readline())["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+    drawn = draw_annotation(image, segments, assign_segments(segments, points, THRESHOLDS[0]), points, horizon)
+    scale = min(1.0, _SHOWN_SIDE / max(width, height))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    data = base64.b64encode(encoded.tobytes()).decode()
+    caption = f"{html.escape(name)}<br>{kept.figures['consistency_2'][index]:.2f} at 2°, " + (
+        f"{kept.figures['consistency_5'][index]:.2f} at 5°"
+    )
+    return f'<figure><img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }}
+table {{ border-collapse: collapse; }} td, th {{ padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: left; }}
+td:not(:first-child) {{ font-variant-numeric: tabular-nums; }}
+.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem; }}
+figure {{ margin: 0; }} img {{ width: 100%; border-radius: 4px; }}
+figcaption {{ font-size: .85rem; color: #555; overflow-wrap: anywhere; }}
+</style>
+<h1>{title}</h1>
+<p>{images} pictures, {failed} unreadable, {without_lines} without lines, {without_points} without vanishing points
+(vanishing points {source}). Coloured segments point at a vanishing point within 2°, gray ones at none; yellow is the horizon.</p>
+<table><tr><th></th><th>mean</th><th>95 % interval</th><th>pictures</th></tr>{rows}</table>
+{galleries}
+</html>
+"""

@@ -1,0 +1,55 @@
+"""The last words of `make repro`: the metrics table and where the report is. `python -m pipeline.summary [FOLDER]`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alberti.errors import AlbertiError
+from alberti.files import read_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def print_summary(workspace: Path) -> None:
+    """Print `metrics/summary.json` of a workspace as tables, and the path of its report."""
+    from rich.console import Console
+
+    summary = read_json(workspace / "metrics" / "summary.json")
+    console = Console()
+    if summary.get("images"):
+        console.print(_table("Generated pictures", "arm", summary["images"]))
+    for model, arms in summary.get("depth", {}).items():
+        console.print(_table(f"Depth on the test set: {model}", "trained on", arms))
+    console.print(f"report: {(workspace / 'report' / 'index.html').resolve()}", soft_wrap=True)
+
+
+def _table(title: str, first: str, rows: dict[str, dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(_number(values.get(column)) for column in columns))
+    return table
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Print the summary of the folder given, or of this one."""
+    try:
+        print_summary(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    except AlbertiError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

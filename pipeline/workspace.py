@@ -1,0 +1,109 @@
+"""Where a flow run works: the project itself, or a copy of it with the params of another profile.
+
+The project's params.yaml is never written. A profile whose composed params equal it runs in the project, as `dvc repro`
+would; any other runs in `.alberti/runs/<name>/`, a copy of the project's files with a DVC set-up that shares the cache.
+The copy stays, so that the next run of the profile finds its outs, lock file and checkpoints.
+"""
+
+import contextlib
+import fcntl
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from alberti.errors import AlbertiError, ConfigError
+from alberti.files import sha256_json, write_text
+from pipeline.profiles import compose, dump
+from pipeline.summary import print_summary
+
+_CODE = ("alberti", "stages", "pipeline", "conf")
+
+
+@contextlib.contextmanager
+def open_workspace(project: str | Path, profile: str, overrides: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield the folder in which ``profile`` (with Hydra ``overrides``) runs, brought up to date and held for one run.
+
+    Raises:
+        ConfigError: an unknown profile or override, a project that is no Git working tree, or a folder that another
+            flow run holds.
+    """
+    project = Path(project).resolve()
+    values = compose(project, profile, overrides)
+    current = project / "params.yaml"
+    if current.is_file() and yaml.safe_load(current.read_text(encoding="utf-8")) == values:
+        with _exclusive(project / ".alberti" / "project.lock"):
+            yield project
+        return
+    name = profile if not overrides else f"{profile}-{sha256_json(list(overrides))[:8]}"
+    workspace = project / ".alberti" / "runs" / name
+    with _exclusive(workspace.with_suffix(".lock")):
+        _copy_project(project, workspace)
+        _set_up_dvc(project, workspace)
+        write_text(workspace / "params.yaml", dump(values))
+        yield workspace
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{path}: held by another flow run of this profile; wait for it or cancel it") from None
+        yield
+
+
+def _copy_project(project: Path, workspace: Path) -> None:
+    for name in _CODE:  # whole, so that a module deleted in the project is gone in the copy
+        shutil.rmtree(workspace / name, ignore_errors=True)
+    for path in _project_files(project):
+        if path.parts[0] != ".dvc" and path.name not in ("params.yaml", "dvc.lock"):  # the copy has its own
+            target = workspace / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / path, target)
+
+
+def _project_files(project: Path) -> list[Path]:
+    """Every file that Git tracks or would track, relative to the project."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    if done.returncode:
+        raise ConfigError(f"{project}: not a Git working tree ({done.stderr.strip()}); clone the project with git")
+    files = (Path(name) for name in done.stdout.split("\0") if name)
+    return [path for path in files if (project / path).is_file()]
+
+
+def _set_up_dvc(project: Path, workspace: Path) -> None:
+    settings = "[core]\n    analytics = false\n    no_scm = true\n"
+    settings += f"[cache]\n    dir = {_cache_of(project)}\n"
+    write_text(workspace / ".dvc" / "config", settings)
+
+
+def _cache_of(project: Path) -> Path:
+    """The folder that holds the project's DVC cache, a shared one where the user configured it."""
+    from dvc.repo import Repo
+
+    with Repo(str(project)) as repo:
+        return Path(repo.cache.local_cache_dir).resolve()
+
+
+def main() -> None:
+    """`python -m pipeline.workspace PROFILE [OVERRIDE ...]`: `dvc repro` of a profile where a flow would run it."""
+    profile, *overrides = sys.argv[1:] or ["default"]
+    try:
+        with open_workspace(Path.cwd(), profile, overrides) as workspace:
+            done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=workspace)
+            if done.returncode == 0:
+                print_summary(workspace)
+    except AlbertiError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

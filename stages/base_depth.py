@@ -1,0 +1,36 @@
+"""Stage base_depth@<model>: the original depth model, before any fine-tuning, in `models/depth/<model>/original/`."""
+
+from pathlib import Path
+
+from alberti.data.manifest import Dataset
+from alberti.depth.models import SIDECAR, DepthModel, build_depth_model
+from stages.common import hash_folder, run_stage
+from stages.depth_training import config_of, train, write_model
+from stages.params import ORIGINAL_ARM, DepthStartParams, Params
+
+
+def base_depth(params: Params, name: str) -> None:
+    """Take the model's weights from where `base_depth.<model>` says, and train it on `data/train` if it says how."""
+    section: DepthStartParams = getattr(params.base_depth, name)
+    model, inputs, result = _start(name, section), {}, None
+    if section.weights is not None and Path(section.weights).is_dir():
+        inputs[section.weights] = hash_folder(section.weights)
+    if section.train is not None:
+        dataset = Dataset.open("data/train")
+        inputs["data/train"] = dataset.info.fingerprint
+        config = config_of(section.train, section.seed)
+        result = train(f"{name}-{ORIGINAL_ARM}", model, config, inputs, dataset=dataset)
+        model = result.model  # type: ignore[assignment]
+    values = {"base_depth": {name: section.model_dump(mode="json")}}
+    write_model("base_depth", f"{name}-{ORIGINAL_ARM}", model, result, values, inputs, section.seed)
+
+
+def _start(name: str, section: DepthStartParams) -> DepthModel:
+    if section.weights is not None and (Path(section.weights) / SIDECAR).is_file():
+        return DepthModel.load(section.weights)
+    options = section.model_dump(exclude={"train", "size"})
+    return build_depth_model(name, section.size, **options)
+
+
+if __name__ == "__main__":
+    run_stage(base_depth, lambda params: params.finetune_depth.models)

@@ -1,0 +1,36 @@
+"""Stage evaluate_depth@<model>-<arm>: KITTI metrics of a depth model on the test set, which trains nothing."""
+
+from functools import partial
+from pathlib import Path
+
+from alberti.data.kitti import KittiReader, read_split
+from alberti.data.manifest import Dataset
+from alberti.depth.models import DepthModel
+from alberti.depth.predict import predict_array
+from alberti.metrics.evaluation import evaluate_frames
+from stages.common import device, run_stage
+from stages.params import Params
+
+TEST = Path("data/test")
+
+
+def evaluate_depth(params: Params, name: str) -> None:
+    """Write `metrics/depth/<model>-<arm>.json` and a row an image beside it."""
+    model_name, _, arm = name.partition("-")
+    section = params.evaluate_depth
+    model = DepthModel.load(Path("models/depth") / model_name / arm).to(device())
+    reader = KittiReader(Dataset.open(TEST).root)
+    evaluation = evaluate_frames(
+        read_split(TEST / "splits" / "test.txt"),
+        partial(predict_array, model),
+        reader,
+        section.protocol,
+        section.alignment[model_name],
+        workers=2,
+        description=f"evaluating {name}",
+    )
+    evaluation.write(Path("metrics/depth") / f"{name}.json")
+
+
+if __name__ == "__main__":
+    run_stage(evaluate_depth, Params.evaluation_instances)

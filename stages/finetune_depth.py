@@ -1,0 +1,45 @@
+"""Stages finetune_depth@<model>-<arm> and finetune_depth_kitti@<model>: a depth model fine-tuned on one arm's pictures.
+
+The arm `kitti` trains on KITTI's own training split and keeps the weights that do best on its validation split. The other
+arms keep the last weights: choosing them on KITTI would make the test less than zero-shot.
+"""
+
+from pathlib import Path
+
+from alberti.data.manifest import Dataset
+from alberti.depth.models import DepthModel
+from stages.common import hash_folder, run_stage
+from stages.depth_training import config_of, split_of, train, write_model
+from stages.params import KITTI_ARM, ORIGINAL_ARM, DepthTrainParams, Params
+
+
+def finetune_depth(params: Params, name: str) -> None:
+    """Write `models/depth/<model>/<arm>/`."""
+    model_name, _, arm = name.partition("-")
+    recipe: DepthTrainParams = getattr(params.finetune_depth.train, model_name)
+    start = Path("models/depth") / model_name / ORIGINAL_ARM
+    inputs, data = {str(start): hash_folder(start)}, _data(arm, recipe)
+    for dataset in data.values():
+        inputs[str(dataset.folder)] = dataset.info.fingerprint
+    if arm == KITTI_ARM:
+        recipe = recipe.model_copy(update={"mix_ratio": 0.0})
+    config = config_of(recipe, params.seed)
+    result = train(name, DepthModel.load(start), config, inputs, **data)
+    values = {"seed": params.seed, "finetune_depth": recipe.model_dump(mode="json")}
+    model = result.model
+    assert isinstance(model, DepthModel)
+    write_model("finetune_depth", name, model, result, values, inputs, config.loop.seed)
+
+
+def _data(arm: str, recipe: DepthTrainParams) -> dict[str, Dataset]:
+    if arm == KITTI_ARM:
+        kitti = Dataset.open("data/kitti")
+        return {"dataset": split_of(kitti, "train"), "validation": split_of(kitti, "val")}
+    data = {"dataset": Dataset.open(Path("data/generated") / arm)}
+    if recipe.mix_ratio:
+        data["mix"] = split_of(Dataset.open("data/kitti"), "train")
+    return data
+
+
+if __name__ == "__main__":
+    run_stage(finetune_depth, Params.depth_instances)

@@ -1,0 +1,354 @@
+"""The params of every stage: `params.yaml` as frozen, typed models that reject what they do not know.
+
+One section a stage, plus `seed` (the experiment's) and `arms` (each a set of overrides of `finetune`). The library's own
+settings are used as they are, so that a new one is an edit there and in `conf/`.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alberti.diffusion.config import BaseConfig, FinetuneConfig, SampleConfig
+from alberti.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+ROLES = ("train", "condition", "kitti", "test")
+BASE_ARM = "base"
+"""The arm that stands for the unmodified base: its override is `steps: 0`."""
+KITTI_ARM = "kitti"
+"""The depth arm that trains on KITTI's own training split instead of generated pictures."""
+ORIGINAL_ARM = "original"
+"""The depth model before any fine-tuning."""
+
+
+class Section(BaseModel):
+    """A part of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class SceneParams(Section):
+    """Streets to render."""
+
+    splits: dict[str, int]
+    """How many images each split gets; a role without splits has one, `all`."""
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    style: str
+    camera: Literal["street", "kitti"] = "street"
+    supersample: int = Field(default=2, ge=1, le=4)
+    seed: int
+
+
+class SourceParams(Section):
+    """Where one role's data come from: rendered here (`scenes`), or read where they lie (`root`), never copied."""
+
+    source: Literal["scenes", "kitti", "folder", "holicity", "vkitti2", "synthia_al"]
+    root: str | None = None
+    limit: int | None = Field(default=None, gt=0)
+    """At most so many samples, spread evenly; null: all. Not for `scenes`, which have a count."""
+    options: dict[str, Any] = {}
+    """The reader's own settings: see `alberti/data/`."""
+    scenes: SceneParams | None = None
+    """What to render where the source is `scenes`."""
+
+    @model_validator(mode="after")
+    def _has_what_the_source_needs(self) -> "SourceParams":
+        needed = "scenes" if self.source == "scenes" else "root"
+        if getattr(self, needed) is None:
+            raise ValueError(f"{needed}: needed with source {self.source!r}")
+        return self
+
+
+class PrepareParams(Section):
+    """Section `prepare`: a source a role."""
+
+    train: SourceParams
+    condition: SourceParams
+    kitti: SourceParams
+    test: SourceParams
+
+
+class AnnotateParams(Section):
+    """Section `annotate`."""
+
+    known_camera: bool = True
+    """Whether the estimator is given the intrinsics that the data set has."""
+    workers: int = Field(default=1, gt=0)
+
+
+class BaseParams(Section):
+    """Section `base`: where the diffusion model that all arms start from comes from."""
+
+    source: Literal["pretrained", "train", "path", "hub"]
+    """`pretrained`: `pretrained/base`; `path`: the folder `path`; `hub`: `id` at `revision`; `train`: from scratch with `train`."""
+    path: str | None = None
+    id: str | None = None
+    revision: str | None = None
+    train: BaseConfig | None = None
+
+    @model_validator(mode="after")
+    def _has_what_the_source_needs(self) -> "BaseParams":
+        needed = {"pretrained": None, "train": "train", "path": "path", "hub": "id"}[self.source]
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"{needed}: needed with source {self.source!r}")
+        return self
+
+
+class FinetuneParams(FinetuneConfig):
+    """Section `finetune`, and each arm after its overrides. `steps: 0` stands for the base as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    steps: int = Field(ge=0)
+    vanishing_points: Literal["dataset", "detected"] = "dataset"
+    """Which vanishing points the constraint gets: those of the data set, or those that `annotate` found."""
+
+    def library_config(self) -> FinetuneConfig:
+        """What the library takes; only for arms that train."""
+        return FinetuneConfig.model_validate(self.model_dump(exclude={"vanishing_points"}))
+
+
+class GenerateParams(SampleConfig):
+    """Section `generate`."""
+
+
+class DepthTrainParams(Section):
+    """How a depth model is trained: `LoopConfig`, `Augmentation` and `DepthTrainConfig` of the library in one place."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    lr_final: float = Field(default=0.0, ge=0)
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    grad_clip: float = Field(default=1.0, ge=0)
+    accumulate: int = Field(default=1, gt=0)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    mixed_precision: Literal["no", "bf16"] = "no"
+    checkpoint_every: int = Field(default=0, ge=0)
+    log_every: int = Field(default=10, gt=0)
+    seed: int | None = None
+    """null: the experiment's."""
+
+    crop: tuple[int, int]
+    """Height, width."""
+    height: int | None = None
+    kb_crop: bool = False
+    flip: float = Field(default=0.5, ge=0, le=1)
+    jitter: float = Field(default=0.5, ge=0, le=1)
+    rotate_degrees: float = Field(default=0.0, ge=0)
+
+    min_depth: float = 1e-3
+    max_depth: float = 80.0
+    gradient_weight: float = 0.5
+    trim: float = Field(default=0.2, ge=0, lt=1)
+    alignment: str = "median"
+    mix_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of KITTI's training split among the samples of the generated arms; 0: zero-shot."""
+    validate_every: int = Field(default=0, ge=0)
+    validation_images: int = Field(default=64, gt=0)
+    workers: int = Field(default=0, ge=0)
+
+
+class DepthStartParams(Section):
+    """The original of one depth model: given weights, or random ones, then trained on `data/train` if `train` says how."""
+
+    size: str
+    kind: Literal["metric", "inverse_relative"] | None = None
+    max_depth: float = Field(default=80.0, gt=0)
+    weights: str | None = None
+    """A model folder such as `pretrained/dpt`, a hub id, or a published PixelFormer checkpoint; null: random weights."""
+    revision: str | None = None
+    backbone_weights: str = "none"
+    """`none`, `timm` (ImageNet weights, which needs a network) or a path."""
+    input_height: int | None = None
+    seed: int = 0
+    train: DepthTrainParams | None = None
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self) -> "DepthStartParams":
+        if self.weights is None and self.train is None:
+            raise ValueError("weights: needed where `train` is null, or the model would stay random")
+        return self
+
+
+class BaseDepthParams(Section):
+    """Section `base_depth`: the original depth models, one entry a model."""
+
+    dpt: DepthStartParams
+    pixelformer: DepthStartParams
+
+
+class FinetuneDepthRecipes(Section):
+    """One recipe a model."""
+
+    dpt: DepthTrainParams
+    pixelformer: DepthTrainParams
+
+
+class FinetuneDepthParams(Section):
+    """Section `finetune_depth`: which models are fine-tuned on which arms' pictures, and how."""
+
+    models: list[Literal["dpt", "pixelformer"]] = Field(min_length=1)
+    arms: list[str] = Field(min_length=1)
+    """Names of `arms`. KITTI's own training split always makes one more, `kitti`."""
+    train: FinetuneDepthRecipes
+
+
+class EvaluateImagesParams(Section):
+    """Section `evaluate_images`."""
+
+    extractor: str
+    """Feature extractor of the Frechet and kernel distances; a name of `alberti.metrics.images.EXTRACTORS`."""
+
+
+class EvaluateDepthParams(Section):
+    """Section `evaluate_depth`."""
+
+    arms: list[str] = Field(min_length=1)
+    """Of `original`, `kitti` and `finetune_depth.arms`."""
+    protocol: str
+    alignment: dict[str, str]
+    """Alignment of each model's predictions with the ground truth: `none`, `median` or `affine_disparity`."""
+
+
+class ReportParams(Section):
+    """Section `report`."""
+
+    pictures: int = Field(default=6, gt=0)
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    profile: str
+    """Which of `conf/profile/` the rest was composed from; only shown."""
+    seed: int = 0
+    """The experiment's seed: that of every section which has none of its own."""
+    prepare: PrepareParams
+    annotate: AnnotateParams
+    base: BaseParams
+    finetune: FinetuneParams
+    arms: dict[str, dict[str, Any]]
+    generate: GenerateParams
+    base_depth: BaseDepthParams
+    finetune_depth: FinetuneDepthParams
+    evaluate_images: EvaluateImagesParams
+    evaluate_depth: EvaluateDepthParams
+    report: ReportParams
+
+    def arm(self, name: str) -> FinetuneParams:
+        """The arm's fine-tuning: `finetune` with the arm's overrides and, where neither has a seed, the experiment's."""
+        values = {"seed": self.seed, **self.finetune.model_dump(exclude_unset=True), **self.arms[name]}
+        return _validate(FinetuneParams, values, f"arms.{name}.")
+
+    def seeded(self, section: str) -> dict[str, Any]:
+        """A section's values with its own seed, or the experiment's."""
+        values: dict[str, Any] = getattr(self, section).model_dump(exclude_unset=True)
+        return {"seed": self.seed, **values}
+
+    def depth_instances(self) -> list[str]:
+        """`<model>-<arm>` of every fine-tuned depth model."""
+        arms = [KITTI_ARM, *self.finetune_depth.arms]
+        return [f"{model}-{arm}" for model in self.finetune_depth.models for arm in arms]
+
+    def evaluation_instances(self) -> list[str]:
+        """`<model>-<arm>` of every evaluated depth model."""
+        return [f"{model}-{arm}" for model in self.finetune_depth.models for arm in self.evaluate_depth.arms]
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: no such file, malformed YAML, an unknown or misspelled key (the nearest known one is suggested), a value of
+            the wrong type or range, or arms that contradict each other. Every problem found is in the message.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such params file; run the stage from the project's folder or name it") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+    return check_params(values, f"{path}: ")
+
+
+def check_params(values: Mapping[str, Any], where: str = "") -> Params:
+    """Params from plain values; ConfigError as :func:`load_params`, with ``where`` in front of every message."""
+    params = _validate(Params, values, where)
+    for name in params.arms:
+        try:
+            params.arm(name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}{error}") from None
+    _check_arms(params, where)
+    return params
+
+
+def _check_arms(params: Params, where: str) -> None:
+    if params.arms.get(BASE_ARM) != {"steps": 0}:
+        raise ConfigError(
+            f"{where}arms.{BASE_ARM}: must be {{steps: 0}}, the unmodified base that others are compared with"
+        )
+    for name in params.arms:
+        if name in (KITTI_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():
+            raise ConfigError(
+                f"{where}arms.{name}: not a name for an arm: use letters, digits and _; not kitti, not original"
+            )
+    checks = [
+        ("finetune_depth.arms", params.finetune_depth.arms, list(params.arms)),
+        ("evaluate_depth.arms", params.evaluate_depth.arms, [ORIGINAL_ARM, KITTI_ARM, *params.finetune_depth.arms]),
+        ("evaluate_depth.alignment", params.evaluate_depth.alignment, ["dpt", "pixelformer"]),
+    ]
+    for key, names, allowed in checks:
+        for name in names:
+            if name not in allowed:
+                raise ConfigError(f"{where}{key}: {name!r} is not among {', '.join(allowed)}{_nearest(name, allowed)}")
+        if len(set(names)) != len(names):
+            raise ConfigError(f"{where}{key}: a name stands twice in {', '.join(names)}")
+
+
+def _validate(model: type[M], values: Any, where: str) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problems(model, error, where))) from None
+
+
+def _problems(model: type[BaseModel], error: ValidationError, where: str) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        loc = [str(part) for part in problem["loc"]]
+        key = where + ".".join(loc)
+        if problem["type"] == "extra_forbidden":
+            known = list(_fields_at(model, loc[:-1]))
+            yield f"{key}: no such parameter{_nearest(loc[-1], known)}; known here: {', '.join(known)}"
+        elif problem["type"] == "missing":
+            yield f"{key}: missing"
+        else:
+            yield f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})"
+
+
+def _fields_at(model: type[BaseModel], loc: list[str]) -> Iterable[str]:
+    """The known keys of the (nested) model at ``loc``."""
+    for name in loc:
+        field = model.model_fields.get(name)
+        candidates = [field.annotation, *get_args(field.annotation)] if field is not None else []
+        nested = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return model.model_fields
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,112 @@
+"""Stage report: `report/index.html`, the run's few numbers in `metrics/summary.json`, and tables for DVC's plots."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alberti.data.manifest import Dataset
+from alberti.files import atomic_file, atomic_folder, read_json, write_json
+from alberti.report import ReportInputs, Result, build_report, headline_metrics
+from alberti.report.inputs import read_table
+from stages.common import run_stage
+from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params
+
+METRICS, PLOTS = Path("metrics"), Path("plots")
+_CURVES = {"base": "Base model", "finetune": "Fine-tuning the diffusion model"}
+_DEPTH_CURVES = {"base_depth": "Original depth models", "finetune_depth": "Fine-tuning the depth models"}
+
+
+def report(params: Params, _: str) -> None:
+    """Gather what the other stages wrote; every evaluation that params.yaml names must be there."""
+    inputs = gather(params)
+    summary = headline_metrics(inputs)
+    write_json(METRICS / "summary.json", summary)
+    _write_plot("images", {(arm,): values for arm, values in summary["images"].items()}, ("arm",))
+    depth = {(model, arm): values for model, arms in summary["depth"].items() for arm, values in arms.items()}
+    _write_plot("depth", depth, ("model", "arm"))
+    with atomic_folder("report") as out:
+        build_report(inputs, out / "index.html")
+
+
+def gather(params: Params) -> ReportInputs:
+    """Read metrics, curves and pictures of every arm and model that params.yaml names."""
+    tuned = [arm for arm in params.arms if params.arm(arm).steps]
+    constrained = tuple(arm for arm in tuned if _is_constrained(params, arm))
+    controls = [arm for arm in tuned if arm not in constrained]
+    condition = Dataset.open("data/condition")
+    return ReportInputs(
+        images={arm: Result.read(METRICS / "images" / f"{arm}.json") for arm in params.arms},
+        depth={
+            model: {arm: Result.read(METRICS / "depth" / f"{model}-{arm}.json") for arm in params.evaluate_depth.arms}
+            for model in params.finetune_depth.models
+        },
+        generated={arm: Dataset.open(f"data/generated/{arm}") for arm in params.arms},
+        condition=condition,
+        base_arm=BASE_ARM,
+        control_arm=controls[0] if controls else None,
+        constrained_arms=constrained,
+        original_arm=ORIGINAL_ARM,
+        curves=_curves(),
+        annotation=read_json(METRICS / "annotate.json"),
+        facts=_facts(params, condition),
+        params=yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110),
+        stand_ins=tuple(role for role in ROLES if getattr(params.prepare, role).source == "scenes"),
+        arm_notes={arm: _note(params, arm) for arm in params.arms},
+        pictures=params.report.pictures,
+    )
+
+
+def _is_constrained(params: Params, arm: str) -> bool:
+    settings = params.arm(arm)
+    return settings.constraint is not None and settings.weight > 0
+
+
+def _note(params: Params, arm: str) -> str:
+    settings = params.arm(arm)
+    if not settings.steps:
+        return "not fine-tuned"
+    if not _is_constrained(params, arm):
+        return f"{settings.steps} steps, no constraint"
+    return f"{settings.steps} steps, {settings.constraint} x {settings.weight:g}, schedule {settings.schedule}"
+
+
+def _facts(params: Params, condition: Dataset) -> dict[str, Any]:
+    """Label -> value; what the models' provenance says of the code and packages that made them."""
+    facts: dict[str, Any] = {"profile": getattr(params, "profile", None), "seed": params.seed}
+    counts = {role: Dataset.open(f"data/{role}").info.count for role in ("train", "test")}
+    facts |= {
+        "training pictures": counts["train"],
+        "depth maps": len(condition),
+        "pictures an arm": len(condition),
+        "test frames": counts["test"],
+    }
+    path = Path("models/base/provenance.json")
+    if path.is_file():
+        made = read_json(path)
+        facts["git revision"] = (made.get("git_revision") or "")[:10] or None
+        facts |= {name: version for name, version in made.get("packages", {}).items() if name in ("torch", "diffusers")}
+        facts["Python"] = made.get("python")
+    return facts
+
+
+def _curves() -> dict[str, dict[str, Any]]:
+    curves = {}
+    for folder, title in {**_CURVES, **_DEPTH_CURVES}.items():
+        tables = {path.stem: read_table(path) for path in sorted((PLOTS / folder).glob("*.csv"))}
+        if tables:
+            curves[title] = tables
+    return curves
+
+
+def _write_plot(name: str, rows: Mapping[Any, Mapping[str, Any]], labels: tuple[str, ...]) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame([dict(zip(labels, key, strict=True)) | dict(values) for key, values in rows.items()])
+    with atomic_file(PLOTS / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    run_stage(report)

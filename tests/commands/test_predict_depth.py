@@ -1,0 +1,90 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alberti.commands.predict_depth import predict_depth
+from alberti.depth import DepthModel, build_depth_model, predict_array
+from alberti.errors import CheckpointError, ConfigError, DataError
+from alberti.images import read_image, write_image
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    build_depth_model("pixelformer", "tiny").save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def write_pictures(folder: Path, names: list[str]) -> None:
+    for seed, name in enumerate(names):
+        image = np.random.default_rng(seed).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+        write_image(folder / name, image)
+
+
+def test_a_folder_of_pictures(model: Path, tmp_path: Path, capsys):
+    write_pictures(tmp_path / "photos", ["a.png", "deep/b.jpg"])
+    predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.npy"))
+    assert files == ["a.npy", "deep/b.npy"]
+    expected = predict_array(DepthModel.load(model), read_image(tmp_path / "photos/a.png"))
+    np.testing.assert_allclose(np.load(tmp_path / "out/a.npy"), expected, rtol=1e-4)
+    assert "2 predictions in metres" in capsys.readouterr().out
+    predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    assert "0 predictions in metres, 2 were there" in capsys.readouterr().out
+
+
+def test_one_picture(model: Path, tmp_path: Path):
+    write_pictures(tmp_path, ["street.png"])
+    predict_depth(model, tmp_path / "street.png", tmp_path / "out", flip=True)
+    assert np.load(tmp_path / "out/street.npy").shape == (40, 64)
+
+
+def test_kitti_frames_are_named_as_evaluate_depth_reads_them(model: Path, tmp_path: Path):
+    drive = "2011_09_26/2011_09_26_drive_0002_sync"
+    write_pictures(tmp_path / "kitti", [f"{drive}/image_02/data/{index:010d}.png" for index in (69, 70)])
+    (tmp_path / "split.txt").write_text(f"{drive} 0000000069 l\n")
+    predict_depth(model, tmp_path / "kitti", tmp_path / "out", split=tmp_path / "split.txt")
+    assert [path.name for path in (tmp_path / "out").glob("*.npy")] == ["2011_09_26_drive_0002_sync_0000000069.npy"]
+    depth = np.load(tmp_path / "out/2011_09_26_drive_0002_sync_0000000069.npy")
+    assert depth.dtype == np.float32
+    assert depth.shape == (40, 64)
+    assert depth.min() > 0
+
+
+def test_a_split_with_a_frame_that_is_not_there(model: Path, tmp_path: Path):
+    drive = "2011_09_26/2011_09_26_drive_0002_sync"
+    write_pictures(tmp_path / "kitti", [f"{drive}/image_02/data/0000000069.png"])
+    (tmp_path / "split.txt").write_text(f"{drive} 0000000001 l\n")
+    with pytest.raises(DataError, match="0000000001"):
+        predict_depth(model, tmp_path / "kitti", tmp_path / "out", split=tmp_path / "split.txt")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input(model: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures"):
+        predict_depth(model, tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(DataError, match="no such folder or picture"):
+        predict_depth(model, tmp_path / "none", tmp_path / "out")
+    write_pictures(tmp_path / "photos", ["a.png"])
+    with pytest.raises(CheckpointError, match="no such model folder"):
+        predict_depth(tmp_path / "none", tmp_path / "photos", tmp_path / "out")
+    with pytest.raises(ConfigError, match="--device: 'abacus'"):
+        predict_depth(model, tmp_path / "photos", tmp_path / "out", device="abacus")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pixelformer_checkpoint_file_of_another_network_is_refused(tmp_path: Path):
+    write_pictures(tmp_path / "photos", ["a.png"])
+    torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="not weights of a published PixelFormer"):
+        predict_depth(tmp_path / "model.pth", tmp_path / "photos", tmp_path / "out")
+
+
+def test_the_module_is_light_to_import():
+    code = "import sys, alberti.commands.predict_depth; print({'torch', 'transformers', 'timm'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,172 @@
+import math
+
+import pytest
+import torch
+
+from alberti.diffusion.constraints import CONSTRAINTS, blur, constraint_named, match_sharpness, stray_share
+from alberti.errors import ConfigError
+from alberti.losses import perspective_loss
+
+SIZE = 48
+LEVEL = torch.ones(1)
+
+
+def _pixels() -> tuple[torch.Tensor, torch.Tensor]:
+    y, x = torch.meshgrid(torch.arange(SIZE, dtype=torch.float32), torch.arange(SIZE, dtype=torch.float32), indexing="ij")
+    return x, y
+
+
+def _rays(vx: float, vy: float, count: int = 6) -> torch.Tensor:
+    """Smooth bright and dark sectors whose edges run through (vx, vy)."""
+    x, y = _pixels()
+    return (0.5 + 0.4 * torch.sin(count * torch.atan2(y - vy, x - vx))).expand(1, 3, -1, -1)
+
+
+def _stripes(angle: float, period: float = 12.0) -> torch.Tensor:
+    """Stripes whose edges run in direction ``angle`` (degrees)."""
+    x, y = _pixels()
+    radians = math.radians(angle)
+    across = -math.sin(radians) * x + math.cos(radians) * y
+    return (0.5 + 0.4 * torch.sin(2 * math.pi * across / period)).expand(1, 3, -1, -1)
+
+
+def _point(*values: float) -> torch.Tensor:
+    return torch.tensor([[values]])
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
+def test_the_true_image_costs_nothing(name):
+    image = _rays(-20.0, 20.0)
+    value = CONSTRAINTS[name](image, image, _point(-20.0, 20.0, 1.0), LEVEL, num_lines=200)
+    assert value.item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
+def test_no_vanishing_points_contribute_zero_beside_others(name):
+    image, other = _rays(-20.0, 20.0), _rays(60.0, -10.0)
+    points = torch.cat([_point(0.0, 0.0, 0.0), _point(-20.0, 20.0, 1.0)])
+    decoded = other.repeat(2, 1, 1, 1).requires_grad_()
+    values = CONSTRAINTS[name](decoded, image.repeat(2, 1, 1, 1), points, torch.ones(2), num_lines=200)
+    assert values[0] == 0
+    assert values[1] > 0.05
+    (gradient,) = torch.autograd.grad(values.sum(), decoded)
+    assert gradient[0].abs().max() == 0
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
+def test_a_black_estimate_gives_finite_gradients(name):
+    decoded = torch.zeros(1, 3, SIZE, SIZE, requires_grad=True)
+    value = CONSTRAINTS[name](decoded, _rays(5.0, 5.0), _point(5.0, 5.0, 1.0), LEVEL, num_lines=200)
+    (gradient,) = torch.autograd.grad(value.sum(), decoded)
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
+def test_batch_equals_loop(name):
+    images = torch.cat([_rays(-20.0, 20.0), _rays(5.0, 70.0), _stripes(30.0)])
+    decoded = torch.cat([_stripes(10.0), _rays(0.0, 60.0), _stripes(40.0)])
+    points = torch.tensor([[[-20.0, 20, 1], [0, 1, 0]], [[5.0, 70, 1], [0, 0, 0]], [[1.0, 0, 0], [0, 1, 0]]])
+    constraint = CONSTRAINTS[name]
+    together = constraint(decoded, images, points, torch.ones(3), num_lines=150)
+    alone = [constraint(decoded[i : i + 1], images[i : i + 1], points[i : i + 1], LEVEL, num_lines=150) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_the_published_constraint_is_the_perspective_loss():
+    image, decoded, points = _rays(-20.0, 20.0), _stripes(10.0), _point(-20.0, 20.0, 1.0)
+    value = CONSTRAINTS["perspective"](decoded, image, points, LEVEL, num_lines=100)
+    torch.testing.assert_close(value, perspective_loss(decoded, image, points, num_lines=100))
+
+
+def test_the_matched_constraint_forgives_blur_and_contrast_but_not_another_point():
+    image, points = _rays(-20.0, 20.0), _point(-20.0, 20.0, 1.0)
+    matched = CONSTRAINTS["perspective_matched"]
+
+    def value(decoded):
+        return matched(decoded, image, points, LEVEL, num_lines=200).item()
+
+    assert value(blur(image, 2.0)) < 0.02
+    assert value(0.5 + 0.4 * (image - 0.5)) < 0.02
+    assert value(_rays(-20.0, 40.0)) > 0.3
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7, 2.5, 5.0])
+def test_sharpness_is_matched(sigma):
+    image = _rays(10.0, 20.0, count=9)
+    soft = blur(image, sigma)
+    matched = match_sharpness(image, soft)
+    assert (matched - soft).abs().mean() < 0.05 * (image - 0.5).abs().mean() + 1e-6
+
+
+def test_a_sharper_estimate_leaves_the_image_alone():
+    image = blur(_rays(10.0, 20.0), 1.0)
+    torch.testing.assert_close(match_sharpness(image, _rays(10.0, 20.0) * 1.1), image)
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 135.0])
+def test_stripes_towards_an_infinite_point_are_not_stray(angle):
+    radians = math.radians(angle)
+    towards = _point(math.cos(radians), math.sin(radians), 0.0)
+    across = _point(-math.sin(radians), math.cos(radians), 0.0)
+    image = _stripes(angle)
+    assert stray_share(image, towards).item() < 0.02
+    assert stray_share(image, across).item() > 0.98
+    both = torch.cat([across, towards], dim=1)
+    torch.testing.assert_close(stray_share(image, both), stray_share(image, towards))
+
+
+def test_stray_share_follows_its_closed_form():
+    # A stripe off by an angle a has s = sin^2 a everywhere, so its share is s / (s + sin^2 3).
+    limit = math.sin(math.radians(3)) ** 2
+    for off in (1.0, 3.0, 10.0, 45.0):
+        s = math.sin(math.radians(off)) ** 2
+        assert stray_share(_stripes(off), _point(1.0, 0.0, 0.0)).item() == pytest.approx(s / (s + limit), abs=0.05)
+
+
+def test_rays_towards_a_finite_point_are_not_stray():
+    # Three points: inside, outside left, outside below.
+    for vx, vy in [(20.0, 25.0), (-30.0, 10.0), (20.0, 90.0)]:
+        image = _rays(vx, vy, count=4 if 0 < vx < SIZE and 0 < vy < SIZE else 12)
+        assert stray_share(image, _point(vx, vy, 1.0)).item() < 0.35
+        assert stray_share(image, _point(-vx - 20, vy + 60, 1.0)).item() > 0.8
+
+
+def test_stray_share_ignores_contrast_and_the_points_length():
+    image, points = _rays(-30.0, 10.0), _point(5.0, 10.0, 1.0)
+    share = stray_share(image, points)
+    torch.testing.assert_close(stray_share(0.5 + 0.5 * (image - 0.5), points), share, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(stray_share(image, -3 * points), share)
+
+
+def test_mirroring_image_and_point_changes_nothing():
+    image, points = _rays(-30.0, 10.0), _point(5.0, 10.0, 1.0)
+    mirrored = _point(SIZE - 1 - 5.0, 10.0, 1.0)
+    torch.testing.assert_close(stray_share(image.flip(-1), mirrored), stray_share(image, points), rtol=1e-3, atol=1e-4)
+
+
+def test_orientation_pays_nothing_for_being_straighter_than_the_truth():
+    towards = _point(1.0, 0.0, 0.0)
+    assert CONSTRAINTS["orientation"](_stripes(0.0), _stripes(20.0), towards, LEVEL, num_lines=2) == 0
+    assert CONSTRAINTS["orientation"](_stripes(20.0), _stripes(0.0), towards, LEVEL, num_lines=2) > 0.8
+
+
+def test_descending_the_orientation_constraint_straightens():
+    towards = _point(1.0, 0.0, 0.0)
+    image = _stripes(0.0)
+    decoded = _stripes(8.0).clone().requires_grad_()
+    optimizer = torch.optim.Adam([decoded], lr=0.01)
+    values = []
+    for _ in range(30):
+        value = CONSTRAINTS["orientation"](decoded, image, towards, LEVEL, num_lines=2).sum()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.6 * values[0]
+
+
+def test_an_unknown_constraint_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="orientation, perspective"):
+        constraint_named("perspektive")

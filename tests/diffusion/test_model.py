@@ -1,0 +1,252 @@
+"""Model folders: what we save, diffusers loads; what we cannot use, we refuse with a reason."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionDepth2ImgPipeline
+from diffusion.toy import CAPTIONS, SIZE, TINY
+from transformers import CLIPTokenizer
+
+from alberti.diffusion.base import BaseConfig, DepthDiffusion, build_small_base
+from alberti.diffusion.lora import add_lora
+from alberti.diffusion.tokenizer import train_tokenizer
+from alberti.errors import CheckpointError, ConfigError
+
+
+def _inputs(channels: int = 1) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    size = SIZE // 2
+    condition = torch.rand(2, channels, SIZE if channels == 3 else size, SIZE if channels == 3 else size, generator=generator)
+    return (
+        torch.randn(2, 4, size, size, generator=generator),
+        torch.tensor([10, 700]),
+        torch.randn(2, TINY["max_tokens"], TINY["text_width"], generator=generator),
+        condition,
+    )
+
+
+@pytest.fixture
+def controlnet_base() -> DepthDiffusion:
+    model = build_small_base(BaseConfig.smoke(**TINY), CAPTIONS)
+    settings = dict(model.unet.config) | {"in_channels": 4}
+    model.unet = type(model.unet).from_config(settings)
+    model.controlnet = ControlNetModel.from_unet(
+        model.unet, conditioning_channels=3, conditioning_embedding_out_channels=(16, 32)
+    )
+    return model
+
+
+def _edit(folder: Path, file: str, **values) -> None:
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.fixture
+def copied(base_folder, tmp_path) -> Path:
+    return Path(shutil.copytree(base_folder, tmp_path / "model"))
+
+
+def test_the_default_base_fits_its_budget():
+    model = build_small_base(BaseConfig(), CAPTIONS)
+    total = sum(p.numel() for module in model.modules().values() for p in module.parameters())
+    assert total < 14e6
+    smoke = build_small_base(BaseConfig.smoke(), CAPTIONS)
+    for module in smoke.modules().values():
+        assert sum(p.numel() for p in module.parameters()) < 0.5e6
+
+
+def test_weights_follow_from_the_seed():
+    first, second, other = (build_small_base(BaseConfig.smoke(**TINY, seed=seed), CAPTIONS) for seed in (0, 0, 1))
+    for a, b, c in zip(first.unet.parameters(), second.unet.parameters(), other.unet.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.ndim < 2 or not torch.equal(a, c)
+
+
+def test_round_trip(base, tmp_path):
+    base.save(tmp_path / "model")
+    loaded = DepthDiffusion.load(tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(base.denoiser()(*_inputs()), loaded.denoiser()(*_inputs()))
+        assert torch.equal(base.encode_text(CAPTIONS), loaded.encode_text(CAPTIONS))
+    assert loaded.schedule.prediction_type == "v_prediction"
+    loaded.save(tmp_path / "again")
+    for path in sorted((tmp_path / "model").rglob("*.safetensors")):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "model")).read_bytes()
+
+
+def test_saving_in_half_precision_halves_the_file_and_not_the_model(base, tmp_path):
+    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+    base.save(tmp_path / "whole")
+    base.save(tmp_path / "half", dtype=torch.float16)
+    file = "unet/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "half" / file).stat().st_size < 0.6 * (tmp_path / "whole" / file).stat().st_size
+    assert all(torch.equal(before[name], value) for name, value in base.unet.state_dict().items())
+    loaded = DepthDiffusion.load(tmp_path / "half")
+    assert next(loaded.unet.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.denoiser()(*_inputs()), base.denoiser()(*_inputs()), rtol=0.05, atol=0.05
+        )  # fmt: skip
+
+
+def test_diffusers_own_pipeline_loads_and_runs_it(base_folder):
+    pipe = StableDiffusionDepth2ImgPipeline.from_pretrained(base_folder, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    inverse = torch.linspace(0, 1, SIZE).expand(1, SIZE, SIZE).clone()
+    images = pipe(
+        CAPTIONS[0], image=torch.rand(1, 3, SIZE, SIZE), depth_map=inverse, num_inference_steps=2, output_type="np"
+    ).images
+    assert images.shape == (1, SIZE, SIZE, 3)
+    assert np.isfinite(images).all()
+    loaded = DepthDiffusion.load(base_folder)
+    with torch.no_grad():
+        x, t, text, condition = _inputs()
+        assert torch.equal(pipe.unet(torch.cat([x, condition], 1), t, text).sample, loaded.denoiser()(x, t, text, condition))
+
+
+def test_the_pipelines_depth_conditioning_is_ours(base_folder):
+    pipe = StableDiffusionDepth2ImgPipeline.from_pretrained(base_folder)
+    depth = torch.rand(1, SIZE, SIZE) * 10 + 1
+    small = torch.nn.functional.interpolate(1 / depth[:, None], size=(SIZE // 2, SIZE // 2), mode="bilinear")
+    theirs = pipe.prepare_depth_map([depth], small[:, 0], 1, False, torch.float32, "cpu")
+    torch.testing.assert_close(DepthDiffusion.load(base_folder).condition(depth), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_controlnet_base_round_trips_and_runs_in_diffusers(controlnet_base, tmp_path):
+    with torch.no_grad():
+        for name, value in controlnet_base.controlnet.named_parameters():
+            if "controlnet" in name:  # they start as zeros; let the ControlNet say something
+                value.normal_(std=0.05)
+    controlnet_base.save(tmp_path / "model")
+    loaded = DepthDiffusion.load(tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(loaded.denoiser()(*_inputs(3)), controlnet_base.denoiser()(*_inputs(3)))
+    assert loaded.condition(torch.rand(2, SIZE, SIZE) + 1).shape == (2, 3, SIZE, SIZE)
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(tmp_path / "model")
+    pipe.set_progress_bar_config(disable=True)
+    condition = loaded.condition(torch.rand(1, SIZE, SIZE) + 1)
+    images = pipe(CAPTIONS[0], image=condition, num_inference_steps=2, output_type="np").images
+    assert images.shape == (1, SIZE, SIZE, 3)
+
+
+def test_a_controlnet_of_its_own_folder(controlnet_base, tmp_path):
+    controlnet_base.save(tmp_path / "model")
+    shutil.move(tmp_path / "model" / "controlnet", tmp_path / "depth-controlnet")
+    with pytest.raises(CheckpointError, match="no ControlNet"):
+        DepthDiffusion.load(tmp_path / "model")
+    loaded = DepthDiffusion.load(tmp_path / "model", controlnet=tmp_path / "depth-controlnet")
+    assert loaded.controlnet is not None
+
+
+def test_lora_is_saved_for_diffusers(base, base_folder, tmp_path):
+    add_lora(base.unet, 2)
+    with torch.no_grad():
+        for name, value in base.unet.named_parameters():
+            if "lora_B" in name:
+                value.normal_(std=0.3)
+        adapted = base.denoiser()(*_inputs())
+        plain = DepthDiffusion.load(base_folder).denoiser()(*_inputs())
+        assert (adapted - plain).abs().max() > 1e-3
+    base.save(tmp_path / "model")
+    merged = DepthDiffusion.load(tmp_path / "model")
+    pipe = StableDiffusionDepth2ImgPipeline.from_pretrained(base_folder)
+    pipe.load_lora_weights(tmp_path / "model" / "lora")
+    x, t, text, condition = _inputs()
+    with torch.no_grad():
+        torch.testing.assert_close(merged.denoiser()(*_inputs()), adapted, rtol=1e-4, atol=1e-4)
+        theirs = pipe.unet(torch.cat([x, condition], 1), t, text).sample
+        torch.testing.assert_close(theirs, adapted, rtol=1e-4, atol=1e-4)
+        assert torch.equal(base.denoiser()(*_inputs()), adapted)  # saving left the adapters in place
+
+
+def test_a_base_without_a_way_in_for_depth(controlnet_base, tmp_path):
+    controlnet_base.controlnet = None
+    controlnet_base.save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="4 input channels"):
+        DepthDiffusion.load(tmp_path / "model")
+
+
+def test_a_prediction_type_that_the_scheduler_contradicts(base_folder):
+    with pytest.raises(CheckpointError, match=r"'epsilon'.*'v_prediction'"):
+        DepthDiffusion.load(base_folder, prediction_type="epsilon")
+
+
+def test_a_scheduler_that_nobody_knows(copied):
+    _edit(copied, "scheduler/scheduler_config.json", _class_name="MagicScheduler")
+    with pytest.raises(CheckpointError, match="MagicScheduler"):
+        DepthDiffusion.load(copied)
+
+
+def test_truncated_weights_are_named(copied):
+    path = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"unet.diffusion_pytorch_model\.safetensors: damaged"):
+        DepthDiffusion.load(copied)
+
+
+def test_weights_that_do_not_fit_their_config(copied):
+    _edit(copied, "unet/config.json", cross_attention_dim=24)
+    with pytest.raises(CheckpointError, match="cannot be loaded as UNet2DConditionModel"):
+        DepthDiffusion.load(copied)
+
+
+def test_pickled_weights_are_not_read(copied):
+    (copied / "vae" / "diffusion_pytorch_model.safetensors").rename(copied / "vae" / "diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"diffusion_pytorch_model\.bin, which would have to be unpickled"):
+        DepthDiffusion.load(copied)
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    with pytest.raises(CheckpointError, match=r"model_index\.json: missing"):
+        DepthDiffusion.load(tmp_path)
+    with pytest.raises(CheckpointError, match="no such model folder"):
+        DepthDiffusion.load(tmp_path / "nothing")
+
+
+def test_sdxl_is_refused(copied):
+    _edit(copied, "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
+    with pytest.raises(CheckpointError, match="SDXL"):
+        DepthDiffusion.load(copied)
+
+
+def test_a_hub_id_that_cannot_be_had_names_mirror_and_local_path(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError) as error:
+        DepthDiffusion.load("stabilityai/stable-diffusion-2-depth", revision="main")
+    message = str(error.value)
+    assert "November 2025" in message
+    assert "sd2-community/stable-diffusion-2-depth" in message
+    assert "local folder" in message
+
+
+def test_sizes_that_the_model_cannot_divide(base):
+    base.check_size(SIZE, 2 * SIZE)
+    with pytest.raises(ConfigError, match="width 34: must divide by 4"):
+        base.check_size(SIZE, 34)
+
+
+def test_config_checks_sizes():
+    with pytest.raises(ValueError, match="height: must divide by 16"):
+        BaseConfig(height=100)
+    with pytest.raises(ValueError, match="vae_channels: must divide by groups"):
+        BaseConfig(vae_channels=(30, 64))
+    with pytest.raises(ValueError, match="unet_chanels"):
+        BaseConfig(unet_chanels=(32, 64))
+
+
+def test_tokenizer_is_deterministic_and_reads_back(tmp_path):
+    tokenizer = train_tokenizer(CAPTIONS, 540, 16)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    again = train_tokenizer(reversed(CAPTIONS * 2), 540, 16)
+    texts = [*CAPTIONS, "Ein Straßenbild, 12 Häuser!", ""]
+    assert loaded(texts).input_ids == tokenizer(texts).input_ids == again(texts).input_ids
+    assert max(tokenizer.get_vocab().values()) < 540
+    assert loaded.tokenize("street") == ["street</w>"]
+    assert loaded.decode(loaded(CAPTIONS[0]).input_ids, skip_special_tokens=True) == CAPTIONS[0]

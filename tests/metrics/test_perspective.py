@@ -1,0 +1,109 @@
+"""Perspective consistency: hand-made cases, and that only straightness raises it."""
+
+import cv2
+import numpy as np
+import pytest
+from synthetic_lines import rotation, street_picture, true_points
+
+from alberti.errors import DataError
+from alberti.geometry.camera import Camera
+from alberti.metrics.perspective import angular_accuracy, perspective_consistency, segments_consistency
+
+CAMERA = Camera(300.0, 300.0, 191.5, 143.5, 384, 288)
+WORLD = rotation(12, 3, 0)
+
+
+def test_shares_by_hand() -> None:
+    segments = np.array([[0.0, 0, 100, 0], [0, 50, 60, 50 + 60 * np.tan(np.radians(3))], [20, 0, 20, 40]])
+    result = segments_consistency(segments, np.array([[1.0, 0, 0]]), 1000, 500)
+    slanted = 60 / np.cos(np.radians(3))
+    total = 100 + slanted + 40
+    assert result["consistency_2"] == pytest.approx(100 / total)
+    assert result["consistency_5"] == pytest.approx((100 + slanted) / total)
+    assert result["line_length"] == pytest.approx(total)
+    assert result["line_length_per_megapixel"] == pytest.approx(2 * total)
+    assert result["segments"] == 3
+
+
+def test_any_point_counts_and_absent_rows_do_not() -> None:
+    segments = np.array([[0.0, 0, 100, 0], [20, 0, 20, 100]])
+    one = np.array([[1.0, 0, 0], [0, 0, 0]])
+    both = np.array([[1.0, 0, 0], [0, -2.0, 0]])
+    assert segments_consistency(segments, one, 100, 100)["consistency_2"] == 0.5
+    assert segments_consistency(segments, both, 100, 100)["consistency_2"] == 1.0
+    assert list(segments_consistency(segments, both, 100, 100, (1, 2.5)))[:2] == ["consistency_1", "consistency_2.5"]
+
+
+def test_no_lines_or_no_points_have_no_share() -> None:
+    blank = perspective_consistency(np.full((64, 64, 3), 90, np.uint8), np.array([[1.0, 0, 0]]))
+    assert blank["consistency_2"] is None
+    assert blank["line_length"] == blank["segments"] == 0
+    segments = np.array([[0.0, 0, 100, 0]])
+    for points in (np.zeros((0, 3)), np.zeros((2, 3))):
+        result = segments_consistency(segments, points, 100, 100)
+        assert result["consistency_5"] is None
+        assert result["line_length"] == 100
+
+
+def test_points_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(DataError, match="vanishing_points"):
+        segments_consistency(np.array([[0.0, 0, 9, 0]]), np.array([[np.inf, 0, 1]]), 10, 10)
+
+
+def warped(picture: np.ndarray, rms: float) -> np.ndarray:
+    """The picture bent by a smooth displacement of ``rms`` pixels."""
+    generator = np.random.default_rng(1)
+    height, width = picture.shape[:2]
+    field = [cv2.GaussianBlur(generator.normal(size=(height, width)), (0, 0), 12) for _ in range(2)]
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    maps = [(base + rms * f / f.std()).astype(np.float32) for base, f in zip((x, y), field, strict=True)]
+    return cv2.remap(picture, maps[0], maps[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def sharpened(picture: np.ndarray, amount: float) -> np.ndarray:
+    soft = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(float)
+    return np.clip(picture + amount * (picture - soft), 0, 255).astype(np.uint8)
+
+
+def test_a_true_picture_is_consistent_and_wrong_points_are_not() -> None:
+    picture = street_picture(CAMERA, WORLD)
+    true = perspective_consistency(picture, true_points(CAMERA, WORLD))
+    wrong = perspective_consistency(picture, true_points(CAMERA, rotation(25, -12, 9)))
+    assert true["consistency_2"] > 0.95
+    assert true["line_length"] > 3000
+    assert wrong["consistency_2"] < 0.4
+
+
+def test_sharpness_does_not_make_up_for_straightness() -> None:
+    points = true_points(CAMERA, WORLD)
+    straight = street_picture(CAMERA, WORLD)
+    noise = np.random.default_rng(0).normal(0, 6, straight.shape)
+    noisy = np.clip(straight + noise, 0, 255).astype(np.uint8)
+    keep = {
+        "itself": straight,
+        "blurred": cv2.GaussianBlur(straight, (0, 0), 1.0),
+        "noisy": noisy,
+        "over-sharpened": sharpened(straight, 3.0),
+    }
+    bent = warped(straight, 1.5)
+    lose = {"bent": bent, "bent and over-sharpened": sharpened(bent, 3.0), "bent, blurred": cv2.GaussianBlur(bent, (0, 0), 1)}
+    good = {name: perspective_consistency(image, points)["consistency_2"] for name, image in keep.items()}
+    bad = {name: perspective_consistency(image, points)["consistency_2"] for name, image in lose.items()}
+    assert min(good.values()) > max(bad.values()) + 0.1, (good, bad)
+    worse = perspective_consistency(warped(straight, 4.0), points)["consistency_2"]
+    assert worse < min(bad.values())
+
+
+def test_mirrored_picture_and_points_score_alike() -> None:
+    picture, points = street_picture(CAMERA, WORLD), true_points(CAMERA, WORLD)
+    flip = np.array([[-1, 0, CAMERA.width - 1], [0, 1, 0], [0, 0, 1.0]])
+    here = perspective_consistency(picture, points)["consistency_2"]
+    there = perspective_consistency(np.ascontiguousarray(picture[:, ::-1]), points @ flip.T)["consistency_2"]
+    assert there == pytest.approx(here, abs=0.03)
+
+
+def test_angular_accuracy_by_hand() -> None:
+    assert angular_accuracy([0, 0], 3) == 1
+    assert angular_accuracy([1.5, 90], 3) == pytest.approx(0.25)
+    with pytest.raises(DataError):
+        angular_accuracy([], 3)

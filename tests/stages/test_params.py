@@ -1,0 +1,138 @@
+"""The params: typed, frozen, and errors that name the key."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from alberti.errors import ConfigError
+from stages.params import DepthTrainParams, check_params, load_params
+
+
+@pytest.fixture
+def values(project: Path) -> dict:
+    return yaml.safe_load((project / "params.yaml").read_text())
+
+
+def test_committed_params_load(project: Path) -> None:
+    params = load_params(project / "params.yaml")
+    assert params.arm("base").steps == 0
+    assert params.arm("constrained").constraint == "perspective"
+    assert params.arm("unconstrained").constraint is None
+    assert params.arm("constrained").steps == params.arm("unconstrained").steps
+
+
+def test_params_are_frozen(project: Path) -> None:
+    with pytest.raises(ValidationError):
+        load_params(project / "params.yaml").finetune.steps = 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "named", "suggested"),
+    [
+        (("finetun",), "finetun:", "'finetune'"),
+        (("finetune", "lrate"), "finetune.lrate", "'lr"),
+        (("base", "train", "vae", "step"), "base.train.vae.step", "'steps'"),
+        (("base_depth", "dpt", "train", "batchsize"), "base_depth.dpt.train.batchsize", "'batch_size'"),
+        (("prepare", "train", "scenes", "widht"), "prepare.train.scenes.widht", "'width'"),
+        (("arms", "constrained", "wieght"), "arms.constrained.wieght", "'weight'"),
+    ],
+)
+def test_misspelled_key_is_named_with_the_nearest(values: dict, keys: tuple, named: str, suggested: str) -> None:
+    section = values
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = 1
+    with pytest.raises(ConfigError, match="no such parameter") as error:
+        check_params(values, "params.yaml: ")
+    assert named in str(error.value)
+    assert f"did you mean {suggested}" in str(error.value)
+
+
+def test_wrong_type_and_range_name_key_and_value(values: dict) -> None:
+    values["generate"]["steps"] = "many"
+    values["finetune"]["batch_size"] = 0
+    with pytest.raises(ConfigError) as error:
+        check_params(values)
+    assert "generate.steps" in str(error.value)
+    assert "'many'" in str(error.value)
+    assert "finetune.batch_size" in str(error.value)
+
+
+def test_missing_section_is_named(values: dict) -> None:
+    del values["annotate"]
+    with pytest.raises(ConfigError, match="annotate: missing"):
+        check_params(values)
+
+
+def test_adding_an_arm_is_one_edit(values: dict) -> None:
+    values["arms"]["strong"] = {"constraint": "perspective", "weight": 0.1}
+    arm = check_params(values).arm("strong")
+    assert (arm.weight, arm.constraint, arm.lr) == (0.1, "perspective", values["finetune"]["lr"])
+
+
+def test_experiment_seed_reaches_sections_without_their_own(values: dict) -> None:
+    values["seed"] = 7
+    values["arms"]["other"] = {"seed": 9}
+    params = check_params(values)
+    assert params.arm("constrained").seed == 7
+    assert params.arm("other").seed == 9
+    assert params.seeded("generate")["seed"] == 7
+    values["generate"]["seed"] = 3
+    assert check_params(values).seeded("generate")["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("finetune_depth", "arms"), ["base", "constraned"], "finetune_depth.arms: 'constraned'.*did you mean 'constrained'"),
+        (("evaluate_depth", "arms"), ["orignal"], "did you mean 'original'"),
+        (("evaluate_depth", "arms"), ["kitti", "kitti"], "twice"),
+        (("arms", "base"), {}, "arms.base"),
+        (("arms", "kitti"), {}, "arms.kitti"),
+        (("arms", "a-b"), {}, "arms.a-b"),
+        (("base",), {"source": "path"}, "base: path: needed"),
+        (("prepare", "train", "source"), "kitti", "root: needed"),
+    ],
+)
+def test_contradictions(values: dict, path: tuple, value: object, message: str) -> None:
+    section = values
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = value
+    with pytest.raises(ConfigError, match=message):
+        check_params(values)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such params file"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_depth_params_are_the_library_s() -> None:
+    """Each field reaches the library, and the shared ones have the library's defaults."""
+    from alberti.depth.data import Augmentation
+    from alberti.depth.train import DepthTrainConfig
+    from alberti.training import LoopConfig
+
+    library = {}
+    for kind in (LoopConfig, Augmentation, DepthTrainConfig):
+        library |= {field.name: field for field in dataclasses.fields(kind)}
+    assert set(DepthTrainParams.model_fields) <= set(library)
+    for name in ("flip", "jitter", "min_depth", "max_depth", "gradient_weight", "trim", "alignment", "grad_clip"):
+        assert DepthTrainParams.model_fields[name].default == library[name].default
+
+
+def test_values_are_not_changed_by_checking(values: dict) -> None:
+    before = copy.deepcopy(values)
+    check_params(values)
+    assert values == before

@@ -1,0 +1,68 @@
+"""The stage `report` on a finished workspace: its outs, its few numbers, and what it refuses."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from report_workspace import ARMS, write_workspace
+
+from alberti.errors import DataError
+from alberti.files import read_json
+from pipeline.profiles import compose
+from stages.params import Params, check_params
+from stages.report import gather, report
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    values = compose(PROJECT, "smoke")
+    values["finetune_depth"]["models"] = ["dpt", "pixelformer"]
+    values["finetune_depth"]["arms"] = list(ARMS)
+    values["evaluate_depth"]["arms"] = ["original", "kitti", *ARMS]
+    return check_params(values)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_workspace(tmp_path, count=3)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_report_stage_writes_its_outs(here: Path, params: Params) -> None:
+    report(params, "")
+    text = (here / "report" / "index.html").read_text(encoding="utf-8")
+    assert [path.name for path in (here / "report").iterdir()] == ["index.html"]
+    for words in ("Rendered stand-ins", "smoke", "Fine-tuning the diffusion model", "2.14.1", "not fine-tuned"):
+        assert words in text
+    summary = read_json(here / "metrics" / "summary.json")
+    assert set(summary) == {"images", "depth"}
+    assert list(summary["images"]) == list(ARMS)
+    assert "consistency_2_gain" in summary["images"]["constrained"]
+    images = pd.read_csv(here / "plots" / "images.csv")
+    assert list(images["arm"]) == list(ARMS)
+    assert images["consistency_2"].tolist() == pytest.approx([summary["images"][arm]["consistency_2"] for arm in ARMS])
+    depth = pd.read_csv(here / "plots" / "depth.csv")
+    assert len(depth) == 2 * 5
+    first = {path: path.read_bytes() for path in (here / "report" / "index.html", here / "metrics" / "summary.json")}
+    report(params, "")
+    assert all(path.read_bytes() == content for path, content in first.items())
+
+
+def test_arms_are_told_apart_by_their_params(here: Path, params: Params) -> None:
+    inputs = gather(params)
+    assert (inputs.base_arm, inputs.control_arm, inputs.constrained_arms) == ("base", "unconstrained", ("constrained",))
+    assert inputs.arm_notes["base"] == "not fine-tuned"
+    assert inputs.stand_ins == ("train", "condition", "kitti", "test")
+    assert yaml.safe_load(inputs.params)["arms"]["constrained"] == {"constraint": "perspective"}
+
+
+def test_a_missing_evaluation_is_named_and_nothing_is_written(here: Path, params: Params) -> None:
+    (here / "metrics" / "depth" / "dpt-base.csv").unlink()
+    with pytest.raises(DataError, match=r"dpt-base\.csv"):
+        report(params, "")
+    assert not (here / "report").exists()
+    assert not (here / "metrics" / "summary.json").exists()
