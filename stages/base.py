@@ -34,7 +34,8 @@ def base(params: Params, _: str) -> None:
             inputs = {f"{section.id}@{section.revision}": hash_folder(out)}
         else:
             source = _folder(section)
-            shutil.copytree(source, out, dirs_exist_ok=True)
+            DepthDiffusion.load(source)  # refuses what is damaged or no depth-conditioned model
+            shutil.copytree(source, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.ckpt", ".git*"))
             inputs = {str(source): hash_folder(out)}
         write_provenance(out, {"base": section.model_dump(mode="json")}, inputs, seed)
     for name, rows in curves.items():

@@ -14,8 +14,11 @@ from stages.common import run_stage
 from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params
 
 METRICS, PLOTS = Path("metrics"), Path("plots")
-_CURVES = {"base": "Base model", "finetune": "Fine-tuning the diffusion model"}
-_DEPTH_CURVES = {"base_depth": "Original depth models", "finetune_depth": "Fine-tuning the depth models"}
+_CURVES = {
+    "base": "Base model",
+    "finetune": "Fine-tuning the diffusion model",
+    "base_depth": "Original depth models",
+}
 
 
 def report(params: Params, _: str) -> None:
@@ -23,6 +26,7 @@ def report(params: Params, _: str) -> None:
     inputs = gather(params)
     summary = headline_metrics(inputs)
     write_json(METRICS / "summary.json", summary)
+    _write_headlines(summary)
     _write_plot("images", {(arm,): values for arm, values in summary["images"].items()}, ("arm",))
     depth = {(model, arm): values for model, arms in summary["depth"].items() for arm, values in arms.items()}
     _write_plot("depth", depth, ("model", "arm"))
@@ -48,7 +52,7 @@ def gather(params: Params) -> ReportInputs:
         control_arm=controls[0] if controls else None,
         constrained_arms=constrained,
         original_arm=ORIGINAL_ARM,
-        curves=_curves(),
+        curves=_curves(params),
         annotation=read_json(METRICS / "annotate.json"),
         facts=_facts(params, condition),
         params=yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110),
@@ -91,13 +95,32 @@ def _facts(params: Params, condition: Dataset) -> dict[str, Any]:
     return facts
 
 
-def _curves() -> dict[str, dict[str, Any]]:
-    curves = {}
-    for folder, title in {**_CURVES, **_DEPTH_CURVES}.items():
-        tables = {path.stem: read_table(path) for path in sorted((PLOTS / folder).glob("*.csv"))}
-        if tables:
-            curves[title] = tables
-    return curves
+def _curves(params: Params) -> dict[str, dict[str, Any]]:
+    """Title -> run -> history; the runs of one depth model share a chart and go by their arm."""
+    charts = {title: _tables(PLOTS / folder, "") for folder, title in _CURVES.items()}
+    for model in params.finetune_depth.models:
+        charts[f"Fine-tuning {model}"] = _tables(PLOTS / "finetune_depth", f"{model}-")
+    order = [*params.arms, ORIGINAL_ARM, *params.evaluate_depth.arms]
+    ranked = {name: place for place, name in reversed(list(enumerate(order)))}
+    return {
+        title: dict(sorted(tables.items(), key=lambda item: ranked.get(item[0], len(order))))
+        for title, tables in charts.items()
+        if tables
+    }
+
+
+def _tables(folder: Path, prefix: str) -> dict[str, Any]:
+    return {path.stem.removeprefix(prefix): read_table(path) for path in sorted(folder.glob(f"{prefix}*.csv"))}
+
+
+def _write_headlines(summary: Mapping[str, Any]) -> None:
+    """A small file an arm, so that `dvc metrics show` has a row an arm and a column a metric."""
+    with atomic_folder(METRICS / "headlines") as out:
+        for arm, values in summary["images"].items():
+            write_json(out / "images" / f"{arm}.json", values)
+        for model, arms in summary["depth"].items():
+            for arm, values in arms.items():
+                write_json(out / "depth" / f"{model}-{arm}.json", values)
 
 
 def _write_plot(name: str, rows: Mapping[Any, Mapping[str, Any]], labels: tuple[str, ...]) -> None:

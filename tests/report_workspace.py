@@ -34,9 +34,7 @@ def draw_street(points: np.ndarray, rng: np.random.Generator, bend: float) -> np
     image = np.full((SIZE, SIZE, 3), (176, 201, 226), np.uint8)
     cv2.rectangle(image, (0, int(y0)), (SIZE, SIZE), (92, 90, 96), -1)
     for side in (-1, 1):
-        for index, (near, far) in enumerate(
-            zip(np.linspace(1.0, 0.25, 5)[:-1], np.linspace(1.0, 0.25, 5)[1:], strict=True)
-        ):
+        for index, (near, far) in enumerate(zip(np.linspace(1.0, 0.25, 5)[:-1], np.linspace(1.0, 0.25, 5)[1:], strict=True)):
             reach, height = side * 1.1 * SIZE, 0.95 * SIZE
             corners = [(near, -height), (far, -height), (far, height * 0.3), (near, height * 0.3)]
             quad = np.array([(x0 + reach * scale, y0 + scale * offset) for scale, offset in corners])
@@ -120,9 +118,7 @@ def write_workspace(root: Path, count: int = 6) -> None:
         summary, rows = evaluate_pictures(generated, reference, extractor=extractor, resamples=200, num_lines=200)
         write_json(root / "metrics" / "images" / f"{arm}.json", summary)
         rows.to_csv(root / "metrics" / "images" / f"{arm}.csv", index=False)
-        write_curve(
-            root / "plots" / "finetune" / f"{arm}.csv", 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint")
-        )
+        write_curve(root / "plots" / "finetune" / f"{arm}.csv", 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint"))
     for network in ("vae", "unet"):
         write_curve(root / "plots" / "base" / f"{network}.csv", 0.5, 5, ("loss",))
     for order, model in enumerate(("dpt", "pixelformer")):

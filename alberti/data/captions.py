@@ -69,9 +69,7 @@ def caption_samples(
 
 def _template(sample: Sample, config: CaptionConfig) -> str:
     if config.template is None:
-        raise DataError(
-            f"sample {sample.id!r}: no caption in the data set, and neither a BLIP model nor a template is set"
-        )
+        raise DataError(f"sample {sample.id!r}: no caption in the data set, and neither a BLIP model nor a template is set")
     return config.template
 
 

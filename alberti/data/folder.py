@@ -51,9 +51,7 @@ def open_folder(
     images = sorted(
         path
         for path in files
-        if path.startswith(base)
-        and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
-        and not path.startswith("depth/")
+        if path.startswith(base) and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and not path.startswith("depth/")
     )
     if not images:
         raise layout_error(root, f"pictures ({', '.join(IMAGE_SUFFIXES)}) below {base or 'it'}")

@@ -72,9 +72,7 @@ def open_holicity(
         for path in images:
             yield _sample(root, path, index, beside, splits.of(path), words, points, min_confidence)
 
-    return Source(
-        "holicity", root, samples(), depth_format="npz:depth", depth_scale=1.0, notes="HoliCity, native layout"
-    )
+    return Source("holicity", root, samples(), depth_format="npz:depth", depth_scale=1.0, notes="HoliCity, native layout")
 
 
 def _sample(

@@ -8,20 +8,24 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
+from alberti.data.captions import CaptionConfig, caption_samples
 from alberti.data.depth_formats import check_depth_format
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.errors import ConfigError, DataError
+from alberti.images import read_image
 from alberti.progress import track
 
 T = TypeVar("T")
 
 READERS: dict[str, str] = {
     "folder": "alberti.data.folder:open_folder",
-    "kitti": "alberti.data.kitti_source:open_kitti",
     "holicity": "alberti.data.holicity:open_holicity",
     "vkitti2": "alberti.data.vkitti2:open_vkitti2",
     "synthia_al": "alberti.data.synthia_al:open_synthia_al",
@@ -33,8 +37,7 @@ READERS: dict[str, str] = {
 class Source:
     """A data set in its native layout: rows, and what ``dataset.json`` needs to say of them.
 
-    ``samples`` may be a generator and is read once. Image paths are relative to ``root``, depth paths to
-    ``depth_root``.
+    ``samples`` may be a generator and is read once. Image and depth paths are relative to ``root``.
     """
 
     name: str
@@ -44,8 +47,6 @@ class Source:
     depth_format: str = "png16"
     depth_scale: float = 256.0
     notes: str = ""
-    depth_root: Path | None = None
-    """None: ``root``."""
 
 
 def open_source(name: str, root: str | Path, *, index: FileIndex | None = None, **options: Any) -> Source:
@@ -77,26 +78,44 @@ def reader_of(name: str) -> Callable[..., Source]:
     return getattr(importlib.import_module(module), function)
 
 
-def write_source(source: Source, folder: str | Path, *, role: str, limit: int | None = None) -> Dataset:
+def write_source(
+    source: Source,
+    folder: str | Path,
+    *,
+    role: str,
+    limit: int | None = None,
+    captions: CaptionConfig | None = None,
+    device: str = "cpu",
+) -> Dataset:
     """Write ``dataset.json`` and ``manifest.jsonl`` of a source into an existing folder; the files stay where they are.
 
     Args:
         limit: at most so many rows, evenly spread over the source's order; None: all.
+        captions: where rows without a caption get one; None: they stay without.
+        device: of the captioning model.
     """
     check_depth_format(source.depth_format)
     samples = source.samples if limit is None else evenly(list(source.samples), limit)
+    if captions is not None:
+        samples = caption_samples(samples, partial(_read_image, source.root), captions, device=device)
     return write_dataset(
         folder,
         track(samples, f"indexing {source.name}"),
         name=source.name,
         role=role,
         root=str(source.root.resolve()),
-        depth_root=str((source.depth_root or source.root).resolve()),
+        depth_root=str(source.root.resolve()),
         depth_kind=source.depth_kind,
         depth_scale=source.depth_scale,
         depth_format=source.depth_format,
         notes=source.notes,
     )
+
+
+def _read_image(root: Path, sample: Sample) -> np.ndarray:
+    if sample.image is None:
+        raise DataError(f"{root}: sample {sample.id!r} has no image to describe")
+    return read_image(root / sample.image)
 
 
 def evenly(items: list[T], limit: int) -> list[T]:

@@ -45,9 +45,7 @@ def open_synthia_al(root: Path, index: FileIndex, *, splits: Sequence[str] | Non
         for split, take in takes:
             yield from _take(root, split, take, every, index)
 
-    return Source(
-        "synthia_al", root, samples(), depth_format="synthia_rgb", depth_scale=1.0, notes="SYNTHIA-AL, native layout"
-    )
+    return Source("synthia_al", root, samples(), depth_format="synthia_rgb", depth_scale=1.0, notes="SYNTHIA-AL, native layout")
 
 
 def _takes(root: Path, split: str) -> Iterator[str]:

@@ -94,9 +94,7 @@ def _sequence(
     if not names:
         raise layout_error(root / rgb, "rgb_NNNNN.jpg")
     if not (root / depth).is_dir():
-        raise DataError(
-            f"{root / depth}: no such folder; the depth archive of Virtual KITTI 2 belongs beside the colour"
-        )
+        raise DataError(f"{root / depth}: no such folder; the depth archive of Virtual KITTI 2 belongs beside the colour")
     intrinsics = _read_intrinsics(root / f"{trees.text}{take}/intrinsic.txt", camera)
     frames = [name.removeprefix("rgb_").partition(".")[0] for name in names]
     pairs = [(f"{rgb}/{name}", f"{depth}/depth_{frame}.png") for name, frame in zip(names, frames, strict=True)]
@@ -122,9 +120,7 @@ def _of_frame(
 ) -> tuple[float, float, float, float]:
     if table is None:
         if size != _SIZE:
-            raise DataError(
-                f"{where}/intrinsic.txt: missing, and {size[0]} x {size[1]} is not the release's 1242 x 375"
-            )
+            raise DataError(f"{where}/intrinsic.txt: missing, and {size[0]} x {size[1]} is not the release's 1242 x 375")
         return _INTRINSICS
     if int(frame) not in table:
         raise DataError(f"{where}/intrinsic.txt: no row for frame {int(frame)}")
@@ -146,7 +142,5 @@ def _read_intrinsics(path: Path, camera: int) -> dict[int, tuple[float, float, f
             if int(of) == camera:
                 table[int(frame)] = (float(fx), float(fy), float(cx), float(cy))
         except ValueError:
-            raise DataError(
-                f"{path}, line {number}: expected frame, camera, fx, fy, cx, cy; got {line!r:.80}"
-            ) from None
+            raise DataError(f"{path}, line {number}: expected frame, camera, fx, fy, cx, cy; got {line!r:.80}") from None
     return table

@@ -8,6 +8,7 @@ under each pixel's softmax. Module names are those of the published checkpoints.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,30 +41,37 @@ class PixelFormerConfig:
     max_depth: float = 80.0
     pool_norm: str = "batch"
     """"batch" or "group": normalisation of the pooled maps."""
+    bottleneck_norm: str = "batch"
+    """The same behind them. Group normalisation trains alike on any number of processes."""
+    group_size: int = 2
+    """Channels a group. Two is the official code's (256 groups of 512 channels)."""
     unused_projection: bool = True
     """Whether every SAM holds the layer ``proj``, which checkpoints have and the official forward never uses."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_depth < self.max_depth:
             raise ConfigError(f"expected 0 < min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
-        if self.pool_norm not in ("batch", "group"):
-            raise ConfigError(f"pool_norm: expected 'batch' or 'group', got {self.pool_norm!r}")
+        for name in ("pool_norm", "bottleneck_norm"):
+            if getattr(self, name) not in ("batch", "group"):
+                raise ConfigError(f"{name}: expected 'batch' or 'group', got {getattr(self, name)!r}")
         for name in ("depths", "num_heads", "sam_heads"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
+_LAPTOP: dict[str, Any] = {
+    "pool_norm": "group",
+    "bottleneck_norm": "group",
+    "group_size": 16,
+    "unused_projection": False,
+}
 VARIANTS = {
     "tiny07": PixelFormerConfig(96, (2, 2, 6, 2), (3, 6, 12, 24)),
     "base07": PixelFormerConfig(128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "large07": PixelFormerConfig(192, (2, 2, 18, 2), (6, 12, 24, 48)),
     # For laptops, not published: windows of 4 divide the feature maps of 128x128 images evenly.
-    "tiny": PixelFormerConfig(
-        32, (1, 1, 2, 1), (1, 2, 4, 8), 4, 0.0, 64, (1, 2, 4, 8), 4, bins=64, pool_norm="group", unused_projection=False
-    ),
-    "small": PixelFormerConfig(
-        48, (2, 2, 2, 1), (2, 4, 8, 16), 4, 0.05, 96, (1, 2, 4, 8), 4, bins=128, pool_norm="group", unused_projection=False
-    ),
-}  # fmt: skip
+    "tiny": PixelFormerConfig(32, (1, 1, 2, 1), (1, 2, 4, 8), 4, 0.0, 64, (1, 2, 4, 8), 4, bins=64, **_LAPTOP),
+    "small": PixelFormerConfig(48, (2, 2, 2, 1), (2, 4, 8, 16), 4, 0.05, 96, (1, 2, 4, 8), 4, bins=128, **_LAPTOP),
+}
 
 
 class PixelFormer(nn.Module):
@@ -80,7 +88,7 @@ class PixelFormer(nn.Module):
         self.backbone = SwinBackbone(
             config.embed_dim, list(config.depths), list(config.num_heads), config.window, config.drop_path
         )
-        self.decoder = PyramidPooling(encoder_dims[3], config.decoder_dim, config.pool_norm)
+        self.decoder = PyramidPooling(encoder_dims[3], config)
         for level in (3, 2, 1, 0):
             query_dim = config.decoder_dim // 2 ** (3 - level)
             sam = SkipAttention(encoder_dims[level], query_dim, config.sam_window, config.sam_heads[level])
@@ -153,11 +161,12 @@ def guess_variant(state: dict[str, Tensor]) -> str | None:
 class _ConvNormRelu(nn.Module):
     """Convolution without bias, normalisation, ReLU. The normalisation's name says its kind, as in the checkpoints."""
 
-    def __init__(self, in_dim: int, out_dim: int, kernel: int, norm: str):
+    def __init__(self, in_dim: int, out_dim: int, kernel: int, norm: str, group_size: int):
         super().__init__()
         self.conv = nn.Conv2d(in_dim, out_dim, kernel, padding=kernel // 2, bias=False)
         self.norm_name = {"batch": "bn", "group": "gn"}[norm]
-        self.add_module(self.norm_name, _BatchNorm(out_dim) if norm == "batch" else nn.GroupNorm(out_dim // 2, out_dim))
+        layer = _BatchNorm(out_dim) if norm == "batch" else nn.GroupNorm(out_dim // group_size, out_dim)
+        self.add_module(self.norm_name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.get_submodule(self.norm_name)(self.conv(x)))
@@ -175,12 +184,14 @@ class _BatchNorm(nn.BatchNorm2d):
 class PyramidPooling(nn.Module):
     """Pixel query initialiser: the deepest features beside their averages over 1, 4, 9 and 36 cells (PSPNet)."""
 
-    def __init__(self, in_dim: int, dim: int, pool_norm: str):
+    def __init__(self, in_dim: int, config: PixelFormerConfig):
         super().__init__()
+        dim, group = config.decoder_dim, config.group_size
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), _ConvNormRelu(in_dim, dim, 1, pool_norm)) for scale in _POOL_SCALES
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), _ConvNormRelu(in_dim, dim, 1, config.pool_norm, group))
+            for scale in _POOL_SCALES
         )
-        self.bottleneck = _ConvNormRelu(in_dim + len(_POOL_SCALES) * dim, dim, 3, "batch")
+        self.bottleneck = _ConvNormRelu(in_dim + len(_POOL_SCALES) * dim, dim, 3, config.bottleneck_norm, group)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]

@@ -18,7 +18,7 @@ from alberti.depth.models import DepthModel
 from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
-from alberti.losses.depth import gradient_loss, least_squares, silog_loss, ssi_trimmed_loss, valid_pixels
+from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.training import Batch, LoopConfig, LossFunction, TrainResult, discard_checkpoints, train_loop
 
 
@@ -219,8 +219,7 @@ def depth_loss_terms(
 
     def relative(pred: Tensor, depth: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         inverse = torch.where(mask, 1 / depth.clamp_min(1e-6), 0.0)
-        ssi = ssi_trimmed_loss(pred, inverse, mask, trim=config.trim, alignment=config.alignment)
-        gradient = gradient_loss(pred, inverse, mask, alignment=config.alignment)
+        ssi, gradient = relative_depth_losses(pred, inverse, mask, trim=config.trim, alignment=config.alignment)
         return ssi + config.gradient_weight * gradient, {"ssi": ssi, "gradient": gradient}
 
     return metric if kind == "metric" else relative

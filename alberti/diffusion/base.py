@@ -153,7 +153,7 @@ def _vae_loss(source: TrainingSource, config: BaseConfig, model: nn.Module, batc
     images = data["image"] * 2 - 1
     factor = 2 ** (len(config.vae_channels) - 1)
     shape = (config.latent_channels, config.height // factor, config.width // factor)
-    noise = to_device(gaussian(config.seed, "vae", data["ids"], batch.visits, shape), device)
+    noise = gaussian(config.seed, "vae", data["ids"], batch.visits, shape, device)
     decoded, divergence = model(images, noise)
     l1 = (decoded.float() - images).abs().mean(dim=(1, 2, 3))
     edges = gradient_difference(decoded.float(), images)
@@ -171,8 +171,8 @@ def _unet_loss(
     with torch.no_grad():
         mean, deviation = base.encode_image(data["image"])
     shape = tuple(mean.shape[1:])
-    x0 = mean.float() + deviation.float() * to_device(gaussian(config.seed, "latent", data["ids"], batch.visits, shape), device)
-    noise = to_device(gaussian(config.seed, "noise", data["ids"], batch.visits, shape), device)
+    x0 = mean.float() + deviation.float() * gaussian(config.seed, "latent", data["ids"], batch.visits, shape, device)
+    noise = gaussian(config.seed, "noise", data["ids"], batch.visits, shape, device)
     t = to_device(timesteps(config.seed, data["ids"], batch.visits, schedule.num_steps), device)
     dropped = chance(config.seed, "caption", data["ids"], batch.visits, config.caption_dropout)
     captions = ["" if drop else caption for drop, caption in zip(dropped.tolist(), data["captions"], strict=True)]

@@ -23,7 +23,7 @@ from alberti.files import atomic_folder, sha256_json, write_json
 from alberti.geometry.camera import flip_homography, transform_vanishing_points
 from alberti.progress import Progress
 
-_BATCH = 8
+_BATCH = 16
 
 
 @dataclass
@@ -42,15 +42,17 @@ class CachedBatch:
 class TrainingCache:
     """The cached arrays of one (base, data set) pair.
 
-    mean, deviation: (N, 2, C, h, w) float16 for the image and its mirror image, condition: (N, c, h, w) float16, text:
+    mean, deviation: (N, 2, C, h, w) float16 for the image and its mirror image, condition: (N, 1, h, w) float16, text:
     (captions + 1, L, D) float16 whose first row is the empty prompt, text_index: (N,), images: (N, H, W, 3) uint8.
     """
 
-    def __init__(self, folder: Path, ids: list[str], points: np.ndarray, width: int):
-        self.ids = ids
+    def __init__(self, folder: Path, source: DatasetSource, condition_channels: int):
+        self.ids = [sample.id for sample in source.dataset]
+        self._condition_channels = condition_channels
+        points = source.points
         names = ("mean", "deviation", "condition", "text", "text_index", "images")
         self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        homography = flip_homography(width)
+        homography = flip_homography(source.width)
         mirrored = np.stack([_transform(rows, homography) for rows in points]).astype(np.float32)
         self._points = np.stack([points, mirrored], axis=1)
 
@@ -66,7 +68,7 @@ class TrainingCache:
         flips = flipped.numpy().astype(np.int64)
         chosen = np.asarray(indices)
         text = np.where(dropped.numpy(), 0, self._arrays["text_index"][chosen])
-        condition = _to(self._arrays["condition"][chosen], device)
+        condition = _to(self._arrays["condition"][chosen], device).expand(-1, self._condition_channels, -1, -1)
         turn = to_device(flipped, device).view(-1, 1, 1, 1)
         return CachedBatch(
             mean=_to(self._arrays["mean"][chosen, flips], device),
@@ -98,19 +100,17 @@ def _transform(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
     return moved
 
 
-def training_cache(
-    model: DepthDiffusion, source: DatasetSource, root: Path | None, device: torch.device, *, precision: str = "no"
-) -> TrainingCache:
+def training_cache(model: DepthDiffusion, source: DatasetSource, root: Path | None, device: torch.device) -> TrainingCache:
     """Build, or find, the cache below ``root`` (None: a temporary folder that this process deletes at its end).
 
     Processes and parallel runs that want the same cache wait for the one that builds it.
     """
     model.check_size(source.height, source.width)
-    ids = [sample.id for sample in source.dataset]
+    channels = 1 if model.controlnet is None else 3
     if root is None:
         holder = tempfile.TemporaryDirectory(prefix="alberti-cache-")
         _build(model, source, Path(holder.name), device)
-        cache = TrainingCache(Path(holder.name), ids, source.points, source.width)
+        cache = TrainingCache(Path(holder.name), source, channels)
         cache._holder = holder  # type: ignore[attr-defined]
         return cache
     key = sha256_json(_key(model, source, device))[:16]
@@ -122,7 +122,7 @@ def training_cache(
             with atomic_folder(folder) as temporary:
                 _build(model, source, temporary, device)
                 write_json(temporary / "cache.json", _key(model, source, device))
-    return TrainingCache(folder, ids, source.points, source.width)
+    return TrainingCache(folder, source, channels)
 
 
 def _key(model: DepthDiffusion, source: DatasetSource, device: torch.device) -> dict[str, Any]:
@@ -140,7 +140,8 @@ def _key(model: DepthDiffusion, source: DatasetSource, device: torch.device) -> 
 
 @torch.no_grad()
 def _build(model: DepthDiffusion, source: DatasetSource, folder: Path, device: torch.device) -> None:
-    vae, text_encoder = model.vae.to(device).eval(), model.text_encoder.to(device).eval()
+    model.vae.to(device).eval()
+    model.text_encoder.to(device).eval()
     captions = source.captions()
     distinct = ["", *sorted(set(captions) - {""})]
     position = {caption: index for index, caption in enumerate(distinct)}
@@ -153,12 +154,12 @@ def _build(model: DepthDiffusion, source: DatasetSource, folder: Path, device: t
     with Progress("encoding images", len(source), "images") as progress:
         for indices in _chunks(range(len(source))):
             images, depth = source.arrays(indices)
-            pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).to(vae.dtype) / 255
+            pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).to(model.vae.dtype) / 255
             both = [model.encode_image(view) for view in (pixels, pixels.flip(-1))]
             values = {
                 "mean": np.stack([_half(mean) for mean, _ in both], axis=1),
                 "deviation": np.stack([_half(deviation) for _, deviation in both], axis=1),
-                "condition": _half(model.condition(torch.from_numpy(depth).to(device))),
+                "condition": _half(model.condition(torch.from_numpy(depth).to(device))[:, :1]),
                 "images": images,
             }
             for name, value in values.items():
@@ -170,7 +171,6 @@ def _build(model: DepthDiffusion, source: DatasetSource, folder: Path, device: t
             progress.advance(len(indices))
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
-    del text_encoder
 
 
 def _half(values: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Generating pictures from depth maps: batched, resumable, and the same bytes for any number of processes."""
 
 import fcntl
+import inspect
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,7 @@ def solver_of(model: DepthDiffusion, config: SampleConfig) -> Any:
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler as Solver
     else:
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler as Solver
-    known = Solver.__init__.__wrapped__.__code__.co_varnames
+    known = inspect.signature(Solver.__init__).parameters
     solver = Solver.from_config({name: value for name, value in settings.items() if name in known})
     solver.set_timesteps(config.steps)
     return solver

@@ -1,7 +1,9 @@
 """Where training pictures come from: a data set on disk, or streets rendered as they are needed."""
 
+import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -17,6 +19,7 @@ from alberti.errors import ConfigError, DataError
 MAX_POINTS = 8
 _IN_MEMORY = 1 << 30
 _CAPTIONED = 512
+_READERS = 8
 
 
 class SourceBatch(TypedDict):
@@ -57,12 +60,13 @@ class DatasetSource:
 
     Args:
         vanishing_points: by sample id, (K, 3) pixels; None takes those of the manifest.
+        keep: False reads the files at every call, for callers that come by once.
 
     Raises:
         DataError: images of different sizes, or rows without image or depth.
     """
 
-    def __init__(self, dataset: Dataset, vanishing_points: dict[str, Any] | None = None):
+    def __init__(self, dataset: Dataset, vanishing_points: dict[str, Any] | None = None, *, keep: bool = True):
         first = dataset[0]
         self.dataset, self.height, self.width = dataset, first.height, first.width
         self.fingerprint = dataset.info.fingerprint
@@ -77,10 +81,12 @@ class DatasetSource:
         given = [sample.vanishing_points if vanishing_points is None else vanishing_points.get(sample.id) for sample in dataset]
         most = max([1, *(len(points) for points in given if points is not None)])
         self.points = np.stack([pad_vanishing_points(points, min(most, MAX_POINTS)) for points in given])
-        count = len(dataset)
+        self.keep = keep
+        count = len(dataset) if keep else 0
         self._images = _array((count, self.height, self.width, 3), np.uint8)
         self._depth = _array((count, self.height, self.width), np.float32)
         self._read = np.zeros(count, dtype=bool)
+        self._pool = ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -90,13 +96,18 @@ class DatasetSource:
 
     def arrays(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Images (B, H, W, 3) uint8 and depth (B, H, W) float32 metres."""
-        for index in indices:
-            if not self._read[index]:
-                self._images[index] = self.dataset.read_image(self.dataset[index])
-                self._depth[index] = self.dataset.read_depth(self.dataset[index])
-                self._read[index] = True
+        if not self.keep:
+            images, depth = zip(*self._pool.map(self._files, indices), strict=True)
+            return np.stack(images), np.stack(depth)
+        missing = sorted({index for index in indices if not self._read[index]})
+        for index, (image, metres) in zip(missing, self._pool.map(self._files, missing), strict=True):
+            self._images[index], self._depth[index], self._read[index] = image, metres, True
         chosen = np.asarray(indices)
         return self._images[chosen], self._depth[chosen]
+
+    def _files(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        sample = self.dataset[index]
+        return self.dataset.read_image(sample), self.dataset.read_depth(sample)
 
     def batch(self, indices: Sequence[int], visits: Sequence[int], device: torch.device) -> SourceBatch:
         images, depth = self.arrays(indices)

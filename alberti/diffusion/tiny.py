@@ -54,7 +54,7 @@ def distil_tiny_decoder(
     base.tiny_decoder = None
     key = {"train": "tiny decoder", "config": config.model_dump(mode="json"), "base": model_hash(base)}
     key["data"] = dataset.info.fingerprint
-    cache = training_cache(base, DatasetSource(dataset), checkpoints, where)
+    cache = training_cache(base, DatasetSource(dataset, keep=False), checkpoints, where)
     tiny = build_tiny_decoder(base, config)
     tiny.encoder.requires_grad_(False)
     loop = LoopConfig(
@@ -101,11 +101,11 @@ class _Distillation:
         draw: dict[str, Any] = {"ids": ids, "visits": visits, "shape": self.cache.latent_shape}
         flipped = chance(seed, "flip", ids, visits, 0.5)
         data = self.cache.batch(batch.indices, flipped, torch.zeros_like(flipped), device)
-        x0 = data.mean + data.deviation * gaussian(seed, "latent", **draw).to(device)
+        x0 = data.mean + data.deviation * gaussian(seed, "latent", **draw, device=device)
         estimated = chance(seed, "estimate", ids, visits, self.config.estimates).to(device)
         t = timesteps(seed, ids, visits, self.schedule.num_steps).to(device)
         level = self.schedule.alpha_bar(t)
-        x_t = self.schedule.add_noise(x0, gaussian(seed, "noise", **draw).to(device), level)
+        x_t = self.schedule.add_noise(x0, gaussian(seed, "noise", **draw, device=device), level)
         prediction = self.denoiser(x_t, self.schedule.model_timesteps(t), data.text, data.condition).float()
         estimate = predict_x0(prediction, x_t, level, self.schedule.prediction_type)
         return torch.where(estimated.view(-1, 1, 1, 1), estimate, x0)

@@ -75,7 +75,7 @@ def finetune(
     if config.prediction_type is not None:
         base.check_prediction_type(config.prediction_type)
     base.check_size(dataset[0].height, dataset[0].width)
-    source = DatasetSource(dataset, dict(vanishing_points))
+    source = DatasetSource(dataset, dict(vanishing_points), keep=False)
     absent = int((~(source.points != 0).any(axis=(1, 2))).sum())
     if config.constraint is not None and absent == len(dataset):
         raise DataError(
@@ -130,8 +130,8 @@ class Objective:
         dropped = chance(config.seed, "caption", ids, visits, config.caption_dropout)
         data = self.cache.batch(batch.indices, flipped, dropped, device)
         shape = self.cache.latent_shape
-        x0 = data.mean + data.deviation * to_device(gaussian(config.seed, "latent", ids, visits, shape), device)
-        noise = to_device(gaussian(config.seed, "noise", ids, visits, shape), device)
+        x0 = data.mean + data.deviation * gaussian(config.seed, "latent", ids, visits, shape, device)
+        noise = gaussian(config.seed, "noise", ids, visits, shape, device)
         t = timesteps(config.seed, ids, visits, schedule.num_steps)
         level = schedule.alpha_bar(t)
         on_device = to_device(level, device)

@@ -17,6 +17,12 @@ _SIGNIFICANT = np.log(1e3)
 """At most one false point in a thousand pictures of unrelated segments."""
 _LIKELY = np.log(10)
 """Once one point is there, others at right angles to it need less to be believed."""
+_CONFIDENCE = (2.0, -0.95, 0.2, 0.3, -1.0, -2.6)
+"""Logistic regression on: 1, log of the spread, log(1 + evidence), no evidence, photograph, not of the triad.
+
+Fitted to "within 2 degrees of a true direction" on every second of 51 York Urban images (given their intrinsics, and not)
+and of 150 rendered streets of 128 to 384 pixels, both kinds with the same total weight. On the others the mean gap between
+confidence and share was 0.03 over all points, 0.05 on York Urban's."""
 _SAME_POINT = np.cos(np.radians(4.0))
 _GATE = 3.0
 _TESTED = 200
@@ -86,15 +92,22 @@ def check_triad(model: SegmentModel, triad: Triad, *, focal_known: bool) -> tupl
         return [], False
     given = [alone[order[0]], evidence(rest, points[order[1:2]], 1, 1.0), evidence(rest, points[order[2:]], 0, 1.0)]
     spreads = triad_spreads(triad)
-    return [_found(points[k], value, spreads[k]) for k, value in zip(order, given, strict=True)], True
+    return [_found(model, points[k], value, spreads[k], in_triad=True) for k, value in zip(order, given, strict=True)], True
 
 
 def triad_spreads(triad: Triad) -> np.ndarray:
-    """(3,) root mean square angular error in degrees of the triad's directions, by its covariance."""
+    """(3,) root mean square angular error in degrees of the triad's points, by its covariance.
+
+    Where the focal length was estimated, its error moves the points too: the angle is that seen with a fixed one.
+    """
     spreads = []
-    for direction in triad.rotation.T:
-        project = np.eye(3) - np.outer(direction, direction)
-        spreads.append(np.degrees(np.sqrt(np.trace(project @ triad.covariance[:3, :3] @ project))))
+    for x, y, z in triad.rotation.T:
+        slopes = np.array([[0, z, -y], [-z, 0, x], [y, -x, 0]])
+        if len(triad.covariance) == 4:
+            direction = np.array([x, y, z])
+            zoom = np.array([x, y, 0]) - direction * (x * x + y * y)
+            slopes = np.concatenate([slopes, zoom[:, None]], axis=1)
+        spreads.append(np.degrees(np.sqrt(np.trace(slopes @ triad.covariance @ slopes.T))))
     return np.array(spreads)
 
 
@@ -133,7 +146,7 @@ def _refined(
 ) -> list[FoundPoint]:
     point, spread = refine_point(model, point, focal)
     value = evidence(lines, point[None], 2, choices)
-    return [_found(point, value, spread)] if value >= _SIGNIFICANT else []
+    return [_found(model, point, value, spread, in_triad=False)] if value >= _SIGNIFICANT else []
 
 
 def refine_point(model: SegmentModel, point: np.ndarray, focal: float) -> tuple[np.ndarray, float]:
@@ -162,6 +175,7 @@ def refine_point(model: SegmentModel, point: np.ndarray, focal: float) -> tuple[
     return refined / np.linalg.norm(refined), spread
 
 
-def _found(point: np.ndarray, value: float, spread: float) -> FoundPoint:
-    confidence = 1 / (1 + np.exp(-(2.0 - 1.5 * np.log(max(spread, 0.02)) + 0.02 * value)))
+def _found(model: SegmentModel, point: np.ndarray, value: float, spread: float, *, in_triad: bool) -> FoundPoint:
+    features = [1, np.log(max(spread, 0.02)), np.log1p(max(value, 0)), value < 0, model.is_photograph, not in_triad]
+    confidence = 1 / (1 + np.exp(-np.dot(_CONFIDENCE, features)))
     return FoundPoint(point, float(confidence), float(value), float(spread))

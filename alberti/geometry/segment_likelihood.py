@@ -144,6 +144,11 @@ class SegmentModel:
         return density, stiffness
 
     @property
+    def is_photograph(self) -> bool:
+        """Whether the noise is that of photographs rather than renders: over a fifth of a pixel at the segments' ends."""
+        return bool(np.median(self.sigma * self.length) > np.sqrt(2) * 0.35)
+
+    @property
     def information(self) -> np.ndarray:
         """(N,) log odds that a segment gives a point which it meets exactly, against chance."""
         return np.log(1.0 + (1 - OUTLIER_SHARE) / OUTLIER_SHARE * np.sqrt(np.pi / 2) / (3 * self.sigma))

@@ -42,17 +42,12 @@ def ssi_trimmed_loss(
     """Scale-and-shift-invariant loss (B,) on inverse depth that forgets the ``trim`` share of largest residuals.
 
     ``pred`` and ``target``: (B, H, W) inverse depth, ``target`` 0 where there is no measurement. Both are aligned by
-    :func:`align`; the sum of the kept absolute residuals is divided by twice the number of valid pixels.
+    :func:`align` ("median"), or the target by :func:`align` and the prediction to it by :func:`least_squares`
+    ("least_squares"); the sum of the kept absolute residuals is divided by twice the number of valid pixels.
     """
-    if not 0.0 <= trim < 1.0:
-        raise ValueError(f"trim: expected a share in [0, 1), got {trim}")
+    _check_trim(trim)
     pred, target, valid = _prepare(pred, target, mask)
-    residual, valid = _residual(pred, target, valid, alignment), valid.flatten(1)
-    count = valid.sum(dim=1, keepdim=True)
-    ordered = torch.where(valid, residual.flatten(1).abs(), torch.inf).sort(dim=1).values
-    kept = torch.arange(ordered.shape[1], device=ordered.device) < torch.round((1.0 - trim) * count).clamp_min(1)
-    kept = kept & torch.isfinite(ordered)
-    return torch.where(kept, ordered, 0.0).sum(dim=1) / (2 * count[:, 0].clamp_min(1))
+    return _trimmed(_residual(pred, target, valid, alignment), valid, trim)
 
 
 def gradient_loss(
@@ -63,15 +58,26 @@ def gradient_loss(
     ``pred`` and ``target`` as in :func:`ssi_trimmed_loss`. Scale k reads every 2^k-th pixel; a difference counts where
     both of its pixels are valid, and each scale is divided by its number of valid pixels.
     """
-    if scales < 1:
-        raise ValueError(f"scales: expected at least 1, got {scales}")
+    _check_scales(scales)
+    pred, target, valid = _prepare(pred, target, mask)
+    return _gradients(_residual(pred, target, valid, alignment), valid, scales)
+
+
+def relative_depth_losses(
+    pred: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    *,
+    trim: float = 0.2,
+    scales: int = 4,
+    alignment: str = "median",
+) -> tuple[Tensor, Tensor]:
+    """:func:`ssi_trimmed_loss` and :func:`gradient_loss`, each (B,), for the price of one alignment."""
+    _check_trim(trim)
+    _check_scales(scales)
     pred, target, valid = _prepare(pred, target, mask)
     residual = _residual(pred, target, valid, alignment)
-    total = residual.new_zeros(residual.shape[0])
-    for k in range(scales):
-        step = 2**k
-        total = total + _gradient_at(residual[:, ::step, ::step], valid[:, ::step, ::step])
-    return total
+    return _trimmed(residual, valid, trim), _gradients(residual, valid, scales)
 
 
 def align(values: Tensor, valid: Tensor) -> Tensor:
@@ -81,9 +87,8 @@ def align(values: Tensor, valid: Tensor) -> Tensor:
     """
     flat, mask = values.flatten(1), valid.flatten(1)
     count = mask.sum(dim=1, keepdim=True)
-    ordered = torch.where(mask, flat, torch.inf).sort(dim=1).values
-    middle = ((count - 1) // 2).clamp_min(0)
-    median = torch.where(count > 0, ordered.gather(1, middle), 0.0)
+    median = flat.masked_fill(~mask, torch.nan).nanmedian(dim=1, keepdim=True).values
+    median = torch.where(count > 0, median, 0.0)
     centred = torch.where(mask, flat - median, 0.0)
     scale = centred.abs().sum(dim=1, keepdim=True) / count.clamp_min(1)
     return (centred / torch.where(scale > _SMALLEST_SCALE, scale, 1.0)).view_as(values)
@@ -114,6 +119,30 @@ def _residual(pred: Tensor, target: Tensor, valid: Tensor, alignment: str) -> Te
         s, t = least_squares(pred, target, valid)
         return torch.where(valid, s[:, None, None] * pred + t[:, None, None] - target, 0.0)
     raise ValueError(f"alignment: expected one of {ALIGNMENTS}, got {alignment!r}")
+
+
+def _trimmed(residual: Tensor, valid: Tensor, trim: float) -> Tensor:
+    count = valid.flatten(1).sum(dim=1, keepdim=True)
+    ordered = torch.where(valid, residual.abs(), torch.inf).flatten(1).sort(dim=1).values
+    kept = torch.arange(ordered.shape[1], device=ordered.device) < torch.round((1.0 - trim) * count).clamp_min(1)
+    return torch.where(kept & torch.isfinite(ordered), ordered, 0.0).sum(dim=1) / (2 * count[:, 0].clamp_min(1))
+
+
+def _gradients(residual: Tensor, valid: Tensor, scales: int) -> Tensor:
+    total = residual.new_zeros(residual.shape[0])
+    for k in range(scales):
+        total = total + _gradient_at(residual[:, :: 2**k, :: 2**k], valid[:, :: 2**k, :: 2**k])
+    return total
+
+
+def _check_trim(trim: float) -> None:
+    if not 0.0 <= trim < 1.0:
+        raise ValueError(f"trim: expected a share in [0, 1), got {trim}")
+
+
+def _check_scales(scales: int) -> None:
+    if scales < 1:
+        raise ValueError(f"scales: expected at least 1, got {scales}")
 
 
 def _gradient_at(residual: Tensor, valid: Tensor) -> Tensor:

@@ -126,9 +126,7 @@ def kernel_distance(
     return KernelDistance(float(values[0]), float(low), float(high))
 
 
-def _mean_kernel(
-    a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b: np.ndarray, within: bool
-) -> np.ndarray:
+def _mean_kernel(a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b: np.ndarray, within: bool) -> np.ndarray:
     """Weighted mean of k(a_i, b_j), one value for each row of weights; ``within``: without the pairs i = j."""
     total = np.zeros(len(weights_a))
     for i in range(0, len(a), _BLOCK):

@@ -95,7 +95,7 @@ def curve_chart(curves: Mapping[str, "pd.DataFrame"], arms: Sequence[str]) -> st
     quantities = _quantities(tables.values())
     if not quantities:
         return None
-    figure, panels = _panels(len(quantities), width=10.5, height=2.9)
+    figure, panels = _panels(len(quantities), width=min(10.5, 3.5 * len(quantities) + 2.5), height=2.9)
     for axes, quantity in zip(panels, quantities, strict=True):
         for order, (name, table) in enumerate(tables.items()):
             if quantity in table.columns:

@@ -126,9 +126,7 @@ def _rays(points: np.ndarray, width: int, height: int) -> list[Line]:
         for start_x, start_y, (dx, dy), length in zip(x, y, towards, norm, strict=True):
             if length > 0:
                 step = reach / length
-                lines.append(
-                    Line(start_x - dx * step, start_y - dy * step, start_x + dx * step, start_y + dy * step, index)
-                )
+                lines.append(Line(start_x - dx * step, start_y - dy * step, start_x + dx * step, start_y + dy * step, index))
     return lines
 
 

@@ -119,8 +119,8 @@ def _depth(inputs: ReportInputs) -> Iterator[str]:
     for model, arms in inputs.depth.items():
         for arm in inputs.constrained_arms:
             against = [
-                (inputs.control_arm or "", "pictures made without the constraint"),
-                (inputs.original_arm, "no fine-tuning"),
+                (inputs.control_arm or "", "the same trained on pictures made without the constraint"),
+                (inputs.original_arm, "the original model"),
             ]
             for other, words in against:
                 yield from _depth_change(model, arms.get(arm), arms.get(other), arm, words)
@@ -141,10 +141,10 @@ def _depth_change(model: str, result: Result | None, other: Result | None, arm: 
     change = _relative(result, other)
     if change is None or result is None or other is None:
         return
-    effect = _verdict(change, "better than", "worse than") or f"as far as {change.n} images show as good as"
+    effect = _verdict(change, "better than", "worse than") or f"no different, as far as {change.n} images show, from"
     low, high = (_percent(number, signed=True) for number in (change.low, change.high))
     yield (
-        f"{model}, trained on pictures of “{arm}”, is {effect} {words}: AbsRel "
+        f"{model} trained on pictures of “{arm}” is {effect} {words}: AbsRel "
         f"{result.summary['abs_rel']:.3f} against {other.summary['abs_rel']:.3f} "
         f"({_percent(change.value, signed=True)}, 95 % interval {low} to {high})."
     )

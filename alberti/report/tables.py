@@ -94,9 +94,7 @@ def metric_table(results: Mapping[str, Result], metrics: Sequence[Metric], again
     rows = tuple(
         Row(
             arm,
-            tuple(
-                _cell(result, metric, None if arm == against else other, arm in best[metric.key]) for metric in shown
-            ),
+            tuple(_cell(result, metric, None if arm == against else other, arm in best[metric.key]) for metric in shown),
             int(result.summary.get("n", len(result.rows))),
         )
         for arm, result in results.items()
@@ -113,9 +111,7 @@ def _best(results: Mapping[str, Result], metric: Metric) -> set[str]:
     counts = {result.summary.get(f"{metric.key}_n") for result in results.values()}
     if metric.higher_is_better is None or not metric.has_best or len(results) < 2 or len(counts) > 1:
         return set()  # means over different pictures have no best
-    values = {
-        arm: float(value) for arm, result in results.items() if (value := result.summary.get(metric.key)) is not None
-    }
+    values = {arm: float(value) for arm, result in results.items() if (value := result.summary.get(metric.key)) is not None}
     target = max(values.values()) if metric.higher_is_better else min(values.values())
     return {arm for arm, value in values.items() if value == target}
 

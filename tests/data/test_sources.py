@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alberti.data.captions import CaptionConfig
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Dataset
 from alberti.data.sources import READERS, evenly, open_source, reader_of, write_source
@@ -53,6 +54,16 @@ def test_evenly_spreads_a_limit() -> None:
     assert evenly([1, 2], 5) == [1, 2]
     with pytest.raises(ConfigError):
         evenly([1], 0)
+
+
+def test_captions_are_filled_in_while_writing(tmp_path: Path) -> None:
+    picture(tmp_path / "set" / "a.png")
+    picture(tmp_path / "set" / "b.png")
+    (tmp_path / "set" / "a.txt").write_text("a bridge")
+    (tmp_path / "out").mkdir()
+    source = open_source("folder", tmp_path / "set")
+    dataset = write_source(source, tmp_path / "out", role="train", captions=CaptionConfig(template="a street"))
+    assert [sample.caption for sample in dataset] == ["a bridge", "a street"]
 
 
 def test_a_limit_and_a_cache_of_hashes(tmp_path: Path) -> None:
@@ -210,9 +221,7 @@ def test_vkitti2(tmp_path: Path, archives: bool) -> None:
     depth = dataset.read_depth(sample)
     assert (depth[0, 0], depth[5, 0]) == (0, pytest.approx(12.34))
     both = prepare("vkitti2", tmp_path / "root", tmp_path / "two", scenes=["Scene18"], cameras=[0, 1], every=2)
-    assert [sample.id for sample in both] == [
-        f"Scene18_clone_{camera}_{frame:05d}" for camera in (0, 1) for frame in (0, 2)
-    ]
+    assert [sample.id for sample in both] == [f"Scene18_clone_{camera}_{frame:05d}" for camera in (0, 1) for frame in (0, 2)]
     assert both.by_id("Scene18_clone_1_00000").intrinsics == (725.0087, 725.0087, 621.5, 187)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from diffusers import ControlNetModel
 from diffusion.toy import CAPTIONS, TINY, base_config, write_toy
 
 from alberti.data.manifest import Dataset
@@ -22,6 +23,17 @@ def points(toy: Dataset) -> dict:
 @pytest.fixture
 def base() -> DepthDiffusion:
     return build_small_base(BaseConfig.smoke(**TINY), CAPTIONS)
+
+
+@pytest.fixture
+def controlnet_base() -> DepthDiffusion:
+    model = build_small_base(BaseConfig.smoke(**TINY), CAPTIONS)
+    settings = dict(model.unet.config) | {"in_channels": 4}
+    model.unet = type(model.unet).from_config(settings)
+    model.controlnet = ControlNetModel.from_unet(
+        model.unet, conditioning_channels=3, conditioning_embedding_out_channels=(16, 32)
+    )
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionDepth2ImgPipeline
+from diffusers import StableDiffusionControlNetPipeline, StableDiffusionDepth2ImgPipeline
 from diffusion.toy import CAPTIONS, SIZE, TINY
 from transformers import CLIPTokenizer
 
@@ -27,17 +27,6 @@ def _inputs(channels: int = 1) -> tuple[torch.Tensor, ...]:
         torch.randn(2, TINY["max_tokens"], TINY["text_width"], generator=generator),
         condition,
     )
-
-
-@pytest.fixture
-def controlnet_base() -> DepthDiffusion:
-    model = build_small_base(BaseConfig.smoke(**TINY), CAPTIONS)
-    settings = dict(model.unet.config) | {"in_channels": 4}
-    model.unet = type(model.unet).from_config(settings)
-    model.controlnet = ControlNetModel.from_unet(
-        model.unet, conditioning_channels=3, conditioning_embedding_out_channels=(16, 32)
-    )
-    return model
 
 
 def _edit(folder: Path, file: str, **values) -> None:

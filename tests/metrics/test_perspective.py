@@ -69,7 +69,7 @@ def test_a_true_picture_is_consistent_and_wrong_points_are_not() -> None:
     picture = street_picture(CAMERA, WORLD)
     true = perspective_consistency(picture, true_points(CAMERA, WORLD))
     wrong = perspective_consistency(picture, true_points(CAMERA, rotation(25, -12, 9)))
-    assert true["consistency_2"] > 0.95
+    assert true["consistency_2"] > 0.9
     assert true["line_length"] > 3000
     assert wrong["consistency_2"] < 0.4
 

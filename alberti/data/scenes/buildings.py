@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alberti.data.scenes.layout import CROSSINGS, FACADE, TRIM, Boxes, Draws, Hulls, Plan
+from alberti.data.scenes.layout import CROSSINGS, TRIM, Boxes, Draws, Hulls, Plan
 from alberti.data.scenes.styles import MATERIALS, accents, roofs, trims, walls
 
 SLOTS = 12
@@ -17,13 +17,42 @@ OWNERS = 2 * _ROW + _CROSS_ENDS + _ENDS + SKEWED
 FACADES = OWNERS + _ROW
 """Facade slots: the owners, then a bay window for each building of the front row, which borrows its building's."""
 
-SHEET = (
-    "pitch_u pitch_v start_v half_width half_height lift frame mullion_u mullion_v mullion band pilaster sill shutter door lit"
-).split()
+SHEET = [
+    "pitch_u",
+    "pitch_v",
+    "start_v",
+    "half_width",
+    "half_height",
+    "lift",
+    "frame",
+    "mullion_u",
+    "mullion_v",
+    "mullion",
+    "band",
+    "pilaster",
+    "sill",
+    "shutter",
+    "door",
+    "lit",
+]
 """Parameters of one facade sheet, metres (``door`` and ``lit`` are shares of windows): see :func:`_sheets`."""
-FINISH = (
-    "wall_r wall_g wall_b trim_r trim_g trim_b accent_r accent_g accent_b course course_depth joint seed shine curtain"
-).split()
+FINISH = [
+    "wall_r",
+    "wall_g",
+    "wall_b",
+    "trim_r",
+    "trim_g",
+    "trim_b",
+    "accent_r",
+    "accent_g",
+    "accent_b",
+    "course",
+    "course_depth",
+    "joint",
+    "seed",
+    "shine",
+    "curtain",
+]
 """Parameters of a building's finish: colours, courses of brick or boards, reflectance of the glass."""
 
 
@@ -31,8 +60,8 @@ FINISH = (
 class Buildings:
     """All buildings of a batch of scenes.
 
-    ``low`` and ``high`` (B, FACADES, 3) are boxes, of the skewed ones around their own middle; ``yaw`` (B, SKEWED, 2) is
-    the (cos, sin) of their heading; ``sheets`` (P, B, FACADES, 2 axes, 2 zones) and ``finish`` (Q, B, FACADES) hold
+    ``low`` and ``high`` (B, FACADES, 3) are boxes, of the skewed ones around their own middle; ``yaw`` (B, SKEWED, 2)
+    the (cos, sin) of their heading; ``sheets`` (B, P, FACADES, 2 axes, 2 zones) and ``finish`` (B, Q, FACADES) hold
     SHEET and FINISH; ``material`` (B, FACADES) indexes MATERIALS, ``floors`` counts. ``details`` and ``roofs`` are more
     bodies.
     """
@@ -115,7 +144,9 @@ def draw_buildings(draws: Draws, plan: Plan) -> Buildings:
     rear = _corners(_mirror(back), height[:, _ROW : 2 * _ROW].reshape(-1, 2, SLOTS), along)
     ends = _end_boxes(draws, plan, height)
     skew_low, skew_high, yaw, centre, skewed = _skewed(draws, plan, height[:, -SKEWED:])
-    present = torch.cat([stands.flatten(1), (stands & (draws.take(2, SLOTS) < 0.75)).flatten(1), ends[2], skewed], dim=1)
+    present = torch.cat(
+        [stands.flatten(1), (stands & (draws.take(2, SLOTS) < 0.75)).flatten(1), ends[2], skewed], dim=1
+    )
     low = torch.cat([front[0], rear[0], ends[0], skew_low], dim=1)
     high = torch.cat([front[1], rear[1], ends[1], skew_high], dim=1)
     shops = plan.table.chance("shop", draws.take(OWNERS)) & (ground > 2.9)
@@ -142,8 +173,8 @@ def draw_buildings(draws: Draws, plan: Plan) -> Buildings:
         torch.cat([high, bay_high], dim=1),
         yaw,
         centre,
-        sheets,
-        finish[:, :, owner],
+        sheets.transpose(0, 1).contiguous(),
+        finish[:, :, owner].transpose(0, 1).contiguous(),
         material[:, owner],
         floors[:, owner],
         shops[:, owner],
@@ -201,7 +232,9 @@ def _finish(draws: Draws, plan: Plan, material: Tensor) -> Tensor:
     depth = torch.tensor([0.32, 0.0, 0.25, 0.22, 0.0, 0.34], device=device)[material]
     joint = torch.tensor([2.6, 1.0, 2.2, 1.5, 1.0, 0.0], device=device)[material] * course
     seed = (draws.take(OWNERS) * 4096).floor()
-    shine = torch.tensor([0.25, 0.25, 0.25, 0.4, 0.65, 0.25], device=device)[material] * (0.6 + 0.8 * draws.take(OWNERS))
+    shine = torch.tensor([0.25, 0.25, 0.25, 0.4, 0.65, 0.25], device=device)[material] * (
+        0.6 + 0.8 * draws.take(OWNERS)
+    )
     curtain = 0.5 * draws.take(OWNERS)
     colours = torch.cat([wall, trim, accent], dim=-1).permute(2, 0, 1)
     return torch.cat([colours, torch.stack([course, depth, joint, seed, shine, curtain])])
@@ -225,7 +258,9 @@ def _sheets(
     fill a wall. ``half_width`` <= 0 makes a blank wall.
     """
     glass, between = material == MATERIALS.index("glass"), plan.table.between
-    size = torch.stack([high[..., 2] - low[..., 2], high[..., 0] - low[..., 0]], dim=-1)[..., None].expand(-1, -1, -1, 2)
+    size = torch.stack([high[..., 2] - low[..., 2], high[..., 0] - low[..., 0]], dim=-1)[..., None].expand(
+        -1, -1, -1, 2
+    )
     pitch = between("pitch", draws.take(OWNERS))
     shop_pitch = 2.6 + 2.4 * draws.take(OWNERS)
     wanted = torch.stack([torch.where(shops, shop_pitch, pitch), pitch], dim=-1)[:, :, None, :]
@@ -264,9 +299,15 @@ def _sheets(
     shutter = torch.where(shuttered & upper, torch.minimum(0.5 * half_width, 0.46 * pitch_u - half_width), 0.0)
     door = torch.where(upper, 0.0, per_owner(torch.where(shops, 0.25, 0.3)))
     lit = torch.where(upper, per_owner(0.15 + 0.5 * draws.take(OWNERS)), 0.75)
-    columns = (
-        (pitch_u, pitch_v, start_v, half_width, half_height, lift, frame, mullion_u)
-        + (mullion_v, mullion, band, pilaster, sill, shutter.clamp(min=0), door, lit)
+    columns = (pitch_u, pitch_v, start_v, half_width, half_height, lift, frame, mullion_u) + (
+        mullion_v,
+        mullion,
+        band,
+        pilaster,
+        sill,
+        shutter.clamp(min=0),
+        door,
+        lit,
     )
     return torch.stack([column.expand(shape) for column in columns])
 

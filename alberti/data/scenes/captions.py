@@ -9,6 +9,7 @@ from torch import Tensor
 from alberti.data.scenes.config import SceneConfig
 from alberti.data.scenes.scene import SLOTS, Scenes
 from alberti.data.scenes.styles import MATERIALS, STYLES, WEATHERS
+from alberti.data.scenes.visible import Visible
 
 _NUMBERS = ("no", "a", "two", "three", "four")
 _WEATHER = {"sunny": "sunny", "overcast": "overcast", "evening": "in evening light", "night": "at night"}
@@ -21,13 +22,14 @@ _SETTING = {
 }
 
 
-def write_captions(scenes: Scenes, slots: Tensor, ground: Tensor, config: SceneConfig) -> list[str]:
-    """A caption a scene, from pixel counts of slots (B, SLOTS) and of ground, crossings, side streets (B, 3)."""
+def write_captions(scenes: Scenes, seen: Visible, config: SceneConfig) -> list[str]:
+    """A caption a scene, from counts of visible pixels."""
+    slots, ground = seen.slots, seen.ground
     area = config.width * config.height
     things = torch.zeros_like(slots).index_add_(1, scenes.bodies.thing, slots)
     facade_pixels = torch.zeros(len(slots), scenes.buildings.material.shape[1], dtype=slots.dtype, device=slots.device)
-    walls = torch.cat([torch.arange(s.start, s.stop) for name, s in scenes.slots.items() if name in ("facades", "skewed")])
-    walls = walls.to(slots.device)
+    spans = (scenes.slots["facades"], scenes.slots["skewed"])
+    walls = torch.cat([torch.arange(span.start, span.stop, device=slots.device) for span in spans])
     facade_pixels.index_add_(1, scenes.bodies.facade[walls], slots[:, walls])
     by_material = torch.zeros(len(slots), len(MATERIALS), dtype=slots.dtype, device=slots.device)
     by_material.scatter_add_(1, scenes.buildings.material, facade_pixels)

@@ -36,15 +36,15 @@ def shade_facades(
     ``sky`` three (T, 1): the colour that windows mirror. ``scale`` (T, R): metres a sample spans at the hit, facing it.
     """
     bodies, buildings = scenes.bodies, scenes.buildings
-    u, v, width, axis, fu, fv = _wall_coordinates(scenes, rays, slot, points, normal, scale)
+    u, v, axis, fu, fv = _wall_coordinates(scenes, rays, slot, points, normal, scale)
     facade = column(bodies.facade.to(torch.int32), slot)
     count = buildings.finish.shape[2]
     owner = facade + (rays.scene * count).to(torch.int32)[:, None]
-    sheets = buildings.sheets.flatten(1)
+    sheets = buildings.sheets.transpose(0, 1).flatten(1)
     lowest = _Row(SHEET, sheets, owner * 4 + axis * 2 + 1)
     upper = beyond(v - lowest.start_v, torch.full_like(v, 1e30)).round_().to(torch.int32)
     sheet = _Row(SHEET, sheets, owner * 4 + axis * 2 + upper)
-    finish = _Row(FINISH, buildings.finish.flatten(1), owner)
+    finish = _Row(FINISH, buildings.finish.transpose(0, 1).flatten(1), owner)
     sharp_u, sharp_v = fu.reciprocal(), fv.reciprocal()
     column_index, cu = cell(u, sheet.pitch_u)
     row_index, cv = cell(v - sheet.start_v, sheet.pitch_v)
@@ -55,8 +55,8 @@ def shade_facades(
 
 def _wall_coordinates(
     scenes: Scenes, rays: Rays, slot: Tensor, points: Vectors, normal: Vectors, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Metres from the wall's edge, height, wall's width, axis (0: wall across x), and filter widths along both."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Metres from the wall's edge, height, axis (0: wall across x), and filter widths along both."""
     bodies = scenes.bodies
     flat = slot + (rays.scene * SLOTS).to(torch.int32)[:, None]
     cos, sin = (column(bodies.yaw[..., i].flatten(), flat) for i in range(2))
@@ -83,7 +83,7 @@ def _wall_coordinates(
         fu = fu + (su - slant_u * sn).abs()
         fv = fv + (step[:, 1:2] - slant_v * sn).abs()
     fu, fv = (fu * scale).clamp(1e-3, 50.0), (fv * scale).clamp(1e-3, 50.0)
-    return (along + half).clamp(min=0), points[1].clamp(min=0), half * 2, axis, fu, fv
+    return (along + half).clamp(min=0), points[1].clamp(min=0), axis, fu, fv
 
 
 def _compose(
@@ -130,12 +130,16 @@ def _compose(
     # The opening's head and one jamb lie in their own shade: that is what makes a window a recess.
     depth = 0.5 * sheet.frame + 0.05
     recess = strip((wv - half_height + depth).abs(), depth, sharp_v) * opening
-    shade = (1 - 0.55 * recess) * (1 - 0.25 * strip((edge - sheet.band - 0.1).abs(), 0.1, sharp_v) * (sheet.band * 20).clamp(0, 1))
+    shade = (1 - 0.55 * recess) * (
+        1 - 0.25 * strip((edge - sheet.band - 0.1).abs(), 0.1, sharp_v) * (sheet.band * 20).clamp(0, 1)
+    )
     accent = torch.maximum(shutter, glass * door)
     pane = glass * (1 - door)
     roof = (normal[1] * normal[1] * 2).clamp(max=1)
     keep = 1 - roof
-    curtain = ((finish.curtain - other) * 1e6).clamp(0, 1) * beyond(wv - half_height * (1.6 * chance - 1), sharp_v) * 0.8
+    curtain = (
+        ((finish.curtain - other) * 1e6).clamp(0, 1) * beyond(wv - half_height * (1.6 * chance - 1), sharp_v) * 0.8
+    )
     lit = ((sheet.lit - other) * 1e6).clamp(0, 1) * scenes.light.lit.index_select(0, rays.scene)[:, None]
     lit = lit * (0.35 + 0.65 * chance) * pane * keep
     mirror = pane * finish.shine * keep * (0.55 + 0.5 * chance) * (1 - curtain)

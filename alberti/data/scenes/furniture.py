@@ -48,7 +48,9 @@ def _keep(low: Tensor, high: Tensor, there: Tensor, eye: Tensor, margin: float) 
     return low, torch.where(there[..., None], high, low - 1)
 
 
-def _box(x: Tensor, y0: Tensor | float, y1: Tensor | float, z: Tensor, half_x: Tensor | float, half_z: Tensor | float):
+def _box(
+    x: Tensor, y0: Tensor | float, y1: Tensor | float, z: Tensor, half_x: Tensor | float, half_z: Tensor | float
+) -> tuple[Tensor, Tensor]:
     """Corners (..., 3) of a box around (x, z)."""
     bottom, top = torch.zeros_like(x) + y0, torch.zeros_like(x) + y1
     low = torch.stack([x - half_x, bottom, z - half_z], dim=-1)

@@ -1,9 +1,13 @@
 """Rendered scenes as an iterator or as a data set on disk, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +21,9 @@ from alberti.geometry.camera import Camera
 from alberti.images import write_depth, write_image
 from alberti.progress import Progress
 
-_CPU_SAMPLES, _GPU_SAMPLES = 4 * 128 * 128 * 4, 128 * 128 * 128 * 4
+A = TypeVar("A")
+B = TypeVar("B")
+_CPU_SAMPLES, _GPU_SAMPLES = 16 * 128 * 128 * 4, 256 * 128 * 128 * 4
 
 
 @dataclass
@@ -62,24 +68,71 @@ def render_scenes(
     size = default_batch_size(config, device) if batch_size is None else batch_size
     if size < 1:
         raise ConfigError(f"batch_size: expected at least 1, got {size}")
+    def render(batch: list[str]) -> list[RenderedScene]:
+        rendered = render_batch(batch, seed, config, device, with_images=with_images)
+        return _unpack(batch, rendered, seed, config)
+
+    workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    for scenes in _map_in_order(render, _batches(ids, size), workers):
+        yield from scenes
+
+
+def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
     remaining = iter(ids)
     while batch := list(islice(remaining, size)):
-        rendered = render_batch(batch, seed, config, device, with_images=with_images)
-        images = rendered["image"].permute(0, 2, 3, 1).cpu().numpy()
-        depths, points = rendered["depth"].cpu().numpy(), rendered["vanishing_points"].cpu().numpy()
-        intrinsics = rendered["intrinsics"].cpu().tolist()
-        for i, sample_id in enumerate(batch):
-            present = np.abs(points[i]).max(axis=1) > 0
-            yield RenderedScene(
-                id=sample_id,
-                image=np.ascontiguousarray(images[i]),
-                depth=depths[i].copy(),
-                camera=Camera.from_intrinsics(intrinsics[i], config.width, config.height),
-                vanishing_points=points[i][present],
-                caption=rendered["captions"][i],
-                seed=seed,
-                config=config,
-            )
+        yield batch
+
+
+def _unpack(ids: list[str], rendered: dict[str, Any], seed: int, config: SceneConfig) -> list[RenderedScene]:
+    images = rendered["image"].permute(0, 2, 3, 1).cpu().numpy()
+    depths, points = rendered["depth"].cpu().numpy(), rendered["vanishing_points"].cpu().numpy()
+    intrinsics = rendered["intrinsics"].cpu().tolist()
+    return [
+        RenderedScene(
+            id=sample_id,
+            image=images[i].copy(),
+            depth=depths[i].copy(),
+            camera=Camera.from_intrinsics(intrinsics[i], config.width, config.height),
+            vanishing_points=points[i][np.abs(points[i]).max(axis=1) > 0],
+            caption=rendered["captions"][i],
+            seed=seed,
+            config=config,
+        )
+        for i, sample_id in enumerate(ids)
+    ]
+
+
+def _map_in_order(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+    """``function`` of each item, in order, on ``workers`` threads that each compute on one core.
+
+    The work is many short tensor operations. Threads that share each of them meet at a barrier after each, and crawl
+    as soon as another process takes a core; threads with a batch each never wait for one another.
+    """
+    if workers == 1:
+        yield from map(function, items)
+        return
+    ready = threading.Barrier(workers + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # this thread's defaults are set on first use: before, they would undo the next line
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pending: deque[Future[B]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=start)
+    try:
+        for _ in range(workers):
+            pool.submit(int)
+        ready.wait()
+        torch.set_num_threads(workers)  # the setting that later threads start from
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def render_dataset(

@@ -64,16 +64,16 @@ def _frame(scenes: Scenes, rays: Rays, points: Vectors, scale: Tensor) -> _Frame
     filter_road = mix(fz, fx, by_x)
     closed, end = _per_row(plan.closed, rays), _per_row(plan.end, rays)
     in_street = 1 - ((z - end) * 1e6).clamp(0, 1) * closed
-    return _Frame(
-        ax, nearest, torch.minimum(over_x, over_z), fx.reciprocal(), fz.reciprocal(), filter_road.reciprocal(), zebra, in_street
-    )
+    sharp = (fx.reciprocal(), fz.reciprocal(), filter_road.reciprocal())
+    return _Frame(ax, nearest, torch.minimum(over_x, over_z), *sharp, zebra, in_street)
 
 
-def zebra_cover(frame: _Frame, scenes: Scenes, rays: Rays, x: Tensor) -> Tensor:
+def _zebra(frame: _Frame, scenes: Scenes, rays: Rays, x: Tensor) -> Tensor:
     """Coverage of painted bars of pedestrian crossings over the street, beside side streets."""
     road, cross_road = _per_row(scenes.plan.road, rays), _per_row(scenes.plan.cross_road, rays)
     _, cx = cell(x, 1.1)
-    bars = mix(strip(cx.abs(), 0.28, frame.sharp_x), torch.full_like(x, 0.51), (2.2 / (frame.sharp_x * 1.1) - 1).clamp(0, 1))
+    blurred = (2 / frame.sharp_x - 1).clamp(0, 1)
+    bars = mix(strip(cx.abs(), 0.28, frame.sharp_x), 0.51, blurred)
     length = strip((frame.dz - cross_road - 2.4).abs(), 1.4, frame.sharp_z)
     return bars * length * beyond(road - 0.25 - frame.ax, frame.sharp_x) * frame.zebra
 
@@ -82,7 +82,7 @@ def _markings(frame: _Frame, scenes: Scenes, rays: Rays, x: Tensor, z: Tensor) -
     """Coverage of white paint."""
     plan = scenes.plan
     road, cross_road = _per_row(plan.road, rays), _per_row(plan.cross_road, rays)
-    lanes, wide = _per_row(plan.lanes, rays), (road * 1.0 - 4.0).clamp(0, 0.5) * 2
+    lanes, wide = _per_row(plan.lanes, rays), (road - 4.0).clamp(0, 0.5) * 2
     clear = beyond(frame.dz - cross_road - 4.2, frame.sharp_z)
     _, dash = cell(z, 6.0)
     dashes = strip(dash.abs(), 1.5, frame.sharp_z)
@@ -90,13 +90,14 @@ def _markings(frame: _Frame, scenes: Scenes, rays: Rays, x: Tensor, z: Tensor) -
     edge = strip((frame.ax - road + 0.4).abs(), 0.06, frame.sharp_x)
     parking = strip((frame.ax - road + 2.15).abs(), 0.05, frame.sharp_x) * beyond(road - 3.0, frame.sharp_x)
     lane = strip((frame.ax - 0.5 * road).abs(), 0.06, frame.sharp_x) * dashes
-    along = torch.maximum(centre, mix(torch.maximum(parking, edge * 0.0), torch.maximum(lane, edge), wide))
-    stop = strip((frame.dz - cross_road - 4.5).abs(), 0.18, frame.sharp_z) * beyond(road - 0.3 - frame.ax, frame.sharp_x)
+    along = torch.maximum(centre, mix(parking, torch.maximum(lane, edge), wide))
+    on_road = beyond(road - 0.3 - frame.ax, frame.sharp_x)
+    stop = strip((frame.dz - cross_road - 4.5).abs(), 0.18, frame.sharp_z) * on_road
     _, cross_dash = cell(x, 6.0)
     side = strip(frame.dz, 0.07, frame.sharp_z) * strip(cross_dash.abs(), 1.5, frame.sharp_x)
     side = side * beyond(frame.ax - road - 1, frame.sharp_x)
     paint = torch.maximum(along * clear, torch.maximum(side, stop * frame.zebra)) * lanes
-    return torch.maximum(paint, zebra_cover(frame, scenes, rays, x)) * frame.in_street
+    return torch.maximum(paint, _zebra(frame, scenes, rays, x)) * frame.in_street
 
 
 def _surfaces(frame: _Frame, scenes: Scenes, rays: Rays, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -119,17 +120,18 @@ def _surfaces(frame: _Frame, scenes: Scenes, rays: Rays, x: Tensor, z: Tensor) -
     return carriageway, kerb, grass, 1 - 0.45 * joints * near
 
 
-def shade_ground(scenes: Scenes, rays: Rays, points: Vectors, scale: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Albedo, three (T, R), of the ground at the hits, and the coverage of pedestrian crossings."""
+def shade_ground(scenes: Scenes, rays: Rays, points: Vectors, scale: Tensor) -> list[Tensor]:
+    """Albedo, three (T, R), of the ground at the hits."""
     x, z = points[0], points[2]
     frame = _frame(scenes, rays, points, scale)
     carriageway, kerb, grass, joints = _surfaces(frame, scenes, rays, x, z)
     paint = _markings(frame, scenes, rays, x, z) * carriageway
     coarse, fine = noise(x * 2.7, z * 0.9), noise(x * 23, z * 23) - 0.5
-    near = (1.5 - 0.15 / torch.minimum(frame.sharp_x, frame.sharp_z) * 10).clamp(0, 1)
+    near = (1.5 - 1.5 / torch.minimum(frame.sharp_x, frame.sharp_z)).clamp(0, 1)
     rough = (0.82 + 0.36 * coarse) * (1 + 0.35 * fine * near)
     gutter = strip((frame.to_road + 0.16).abs(), 0.16, frame.sharp_road)
-    tracks = 1 - 0.12 * strip(((frame.ax - 0.5 * _per_row(scenes.plan.road, rays)).abs() - 0.75).abs(), 0.25, frame.sharp_x)
+    lane_middle = 0.5 * _per_row(scenes.plan.road, rays)
+    tracks = 1 - 0.12 * strip(((frame.ax - lane_middle).abs() - 0.75).abs(), 0.25, frame.sharp_x)
     style = scenes.plan.style
     device = x.device
     asphalt = _per_row(torch.tensor(_ASPHALT, device=device)[style], rays) * rough * tracks * (1 - 0.3 * gutter)
@@ -140,13 +142,14 @@ def shade_ground(scenes: Scenes, rays: Rays, points: Vectors, scale: Tensor) -> 
         walk = _per_row(paving[:, i], rays) * joints * (0.9 + 0.2 * coarse)
         colour = mix(walk, _GRASS[i] * (0.6 + 0.8 * coarse) * (1 + 0.8 * fine * near), grass)
         colour = mix(colour, asphalt, carriageway)
-        colour = mix(colour, stone * (0.85 + 0.3 * coarse), kerb * (1 - 0.0 * carriageway))
+        colour = mix(colour, stone * (0.85 + 0.3 * coarse), kerb)
         albedo.append(mix(colour, _PAINT * (0.8 + 0.3 * coarse), paint))
-    return albedo, zebra_cover(frame, scenes, rays, x) * carriageway
+    return albedo
 
 
-def side_street(scenes: Scenes, rays: Rays, points: Vectors, scale: Tensor) -> Tensor:
-    """(T, R): 1 on the carriageway of a side street, off the street's own."""
+def ground_marks(scenes: Scenes, rays: Rays, points: Vectors, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """(T, R) each: coverage of pedestrian crossings, and 1 on the carriageway of side streets, off the street's own."""
     frame = _frame(scenes, rays, points, scale)
+    zebra = _zebra(frame, scenes, rays, points[0]) * frame.in_street
     off = ((frame.ax - _per_row(scenes.plan.road, rays) - 0.5) * 1e6).clamp(0, 1)
-    return off * ((_per_row(scenes.plan.cross_road, rays) - frame.dz) * 1e6).clamp(0, 1)
+    return zebra, off * ((_per_row(scenes.plan.cross_road, rays) - frame.dz) * 1e6).clamp(0, 1)

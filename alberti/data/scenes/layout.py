@@ -79,6 +79,7 @@ class Plan:
 
     style: Tensor
     table: StyleTable
+    """The styles' ranges for the whole batch as it was drawn."""
     road: Tensor
     """Half width of the road."""
     pavement: Tensor

@@ -27,7 +27,7 @@ _RAYS = 256
 VELO_TO_CAMERA = np.array(
     [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -_ABOVE], [1.0, 0.0, 0.0, -_BEHIND], [0.0, 0.0, 0.0, 1.0]]
 )
-"""(4, 4): camera point = VELO_TO_CAMERA @ velodyne point. The scanner stands 0.27 m behind the camera and 0.08 m above."""
+"""(4, 4): camera point = VELO_TO_CAMERA @ velodyne point. The scanner stands 0.27 m behind the camera, 0.08 m above."""
 
 
 def lidar_scan(
@@ -88,9 +88,8 @@ def _cast(scene: RenderedScene, directions: np.ndarray) -> tuple[np.ndarray, np.
     slot, touched = nearest(bodies, eye[None], rays, exists, MAX_RANGE)
     distance, normal = refine(bodies, eye[None], rays, slot, touched)
     seen = (slot != SKY_SLOT).float()
-    facing = sum(d * n for d, n in zip(rays.d, normal, strict=True)).abs()
+    facing = (rays.d[0] * normal[0] + rays.d[1] * normal[1] + rays.d[2] * normal[2]).abs()
     kind = column(bodies.kind, slot)
     bright = 0.35 - 0.12 * (kind == GROUND).float() + 0.08 * (kind == FACADE).float()
     reflectance = (bright * (0.35 + 0.65 * facing)).clamp(0, 1).flatten()[:count].numpy()
     return (distance * seen).flatten()[:count].double().numpy(), reflectance
-

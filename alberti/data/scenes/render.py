@@ -1,121 +1,23 @@
-"""From scene ids to pictures: casting, shading, and what is visible in the result."""
+"""From scene ids to pictures: materials, light, and everything put together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alberti.data.scenes.captions import write_captions
+from alberti.data.scenes.casting import Grid, Hits, cast
 from alberti.data.scenes.config import SceneConfig
 from alberti.data.scenes.facades import shade_facades
-from alberti.data.scenes.ground import shade_ground, side_street
+from alberti.data.scenes.ground import shade_ground
 from alberti.data.scenes.layout import CABIN, CAR, FACADE, GROUND, LEAF, TRIM
-from alberti.data.scenes.scene import SKY_SLOT, SLOTS, Scenes, build_scenes
+from alberti.data.scenes.scene import SKY_SLOT, Scenes, build_scenes
 from alberti.data.scenes.shadows import shadowed
 from alberti.data.scenes.surfaces import shade_cabin, shade_car, shade_leaves, shade_sky, shade_trim
-from alberti.data.scenes.tracing import Rays, Vectors, column, nearest, refine, screen_bounds, select, touching
-
-_TILE = 16
-
-
-@dataclass
-class Hits:
-    """First hits of tiled rays, (T, R) each; ``points`` in street axes."""
-
-    rays: Rays
-    slot: Tensor
-    depth: Tensor
-    normal: Vectors
-    points: Vectors
-    scale: Tensor
-    """Metres that one sample spans at the hit, facing it."""
-
-
-@dataclass
-class Grid:
-    """How an image is cut into tiles of ``size`` x ``size`` samples, ``per_pixel`` samples along each pixel's side."""
-
-    width: int
-    height: int
-    per_pixel: int
-
-    @property
-    def size(self) -> int:
-        """Samples along a tile's side: a whole number of pixels."""
-        return self.per_pixel * max(1, _TILE // self.per_pixel)
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """Tiles down and across."""
-        return -(-self.height * self.per_pixel // self.size), -(-self.width * self.per_pixel // self.size)
-
-    def positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Pixel coordinates of the samples: x (tiles across, size, size), y (tiles down, size, size).
-
-        A pixel's samples form a rotated grid, no two in one row or column: edges near the image's axes, most of a
-        street's, then pass through all of them one by one.
-        """
-        down, across = self.tiles
-        n = self.per_pixel
-        index = torch.arange(self.size, device=device)
-        base = (index + 0.5) / n - 0.5
-        twist = ((index % n + 0.5) / n - 0.5) / n
-        step = self.size // n
-        x, y = base[None, :] + twist[:, None], base[:, None] - twist[None, :]
-        starts_x, starts_y = (torch.arange(count, device=device)[:, None, None] * step for count in (across, down))
-        return starts_x + x, starts_y + y
-
-    def image(self, values: Tensor, batch: int) -> Tensor:
-        """(T, R) samples -> (B, H, W) means over pixels."""
-        down, across = self.tiles
-        n, s = self.size // self.per_pixel, self.per_pixel
-        blocks = values.view(batch, down, across, n, s, n, s)
-        total = blocks[:, :, :, :, 0, :, 0].clone()
-        for i in range(s):
-            for j in range(s):
-                if i or j:
-                    total += blocks[:, :, :, :, i, :, j]
-        pixels = total.permute(0, 1, 3, 2, 4).reshape(batch, down * n, across * n)[:, : self.height, : self.width]
-        return pixels / (s * s) if s > 1 else pixels.contiguous()
-
-
-def cast(scenes: Scenes, grid: Grid, max_depth: float) -> Hits:
-    """Cast the grid's rays from the scenes' cameras."""
-    view, device = scenes.view, scenes.view.eye.device
-    down, across = grid.tiles
-    batch = len(scenes)
-    xs, ys = grid.positions(device)
-    fx, fy, cx, cy = (view.intrinsics[:, i, None, None, None] for i in range(4))
-    right, below = (xs - cx) / fx, (ys - cy) / fy
-    d = []
-    for axis in range(3):
-        r, q, f = (view.axes[:, i, axis, None, None, None] for i in range(3))
-        sideways, downwards = right * r + f, below * q
-        d.append((sideways[:, None] + downwards[:, :, None]).view(-1, grid.size * grid.size))
-    scene = torch.arange(batch, device=device).repeat_interleave(down * across)
-    eye = tuple(view.eye[:, i].index_select(0, scene)[:, None] for i in range(3))
-    rays = Rays((d[0], d[1], d[2]), (eye[0], eye[1], eye[2]), scene)
-    edges_x, edges_y = (torch.stack([side.amin((1, 2)), side.amax((1, 2))], 1) for side in (xs, ys))
-    tiles = torch.stack(
-        [
-            edges_x[None, :, 0].expand(down, across),
-            edges_y[:, None, 0].expand(down, across),
-            edges_x[None, :, 1].expand(down, across),
-            edges_y[:, None, 1].expand(down, across),
-        ],
-        dim=-1,
-    ).reshape(-1, 4)
-    mask = touching(screen_bounds(scenes.bodies, view.eye, view.axes, view.intrinsics), tiles)
-    slot, touched = nearest(scenes.bodies, view.eye, rays, mask, max_depth)
-    depth, normal = refine(scenes.bodies, view.eye, rays, slot, touched)
-    inside = 1 - ((depth - max_depth) * 1e6).clamp(0, 1)
-    slot = (slot * inside.to(torch.int32)) + (1 - inside).to(torch.int32) * SKY_SLOT
-    reach = depth.clamp(max=max_depth)
-    points = tuple(e + t * reach for e, t in zip(rays.eye, rays.d, strict=True))
-    pixel = (view.intrinsics[:, 0] * grid.per_pixel).reciprocal().index_select(0, scene)[:, None]
-    return Hits(rays, slot, reach, normal, (points[0], points[1], points[2]), reach * pixel)
+from alberti.data.scenes.tracing import Rays, Vectors, column, select
+from alberti.data.scenes.visible import Visible, look, vanishing_points
+from alberti.errors import ConfigError
 
 
 def _mirrored_sky(scenes: Scenes, rays: Rays) -> Vectors:
@@ -152,7 +54,7 @@ def _shade(
     if kind == 0:
         return [], shade_sky(scenes, rays)
     if kind == GROUND:
-        return shade_ground(scenes, rays, points, scale)[0], []
+        return shade_ground(scenes, rays, points, scale), []
     if kind == TRIM:
         return shade_trim(scenes, rays, slot, points, normal, scale), []
     if kind == LEAF:
@@ -199,13 +101,13 @@ def _light(scenes: Scenes, hits: Hits, albedo: list[Tensor], emitted: list[Tenso
 
 def _picture(scenes: Scenes, config: SceneConfig) -> Tensor:
     """(B, 3, H, W) uint8: radiance averaged over each pixel's samples, encoded with gamma 2."""
-    grid = Grid(config.width, config.height, config.supersample)
-    hits = cast(scenes, grid, config.max_depth)
-    albedo, emitted = _materials(scenes, hits)
-    radiance = _light(scenes, hits, albedo, emitted, config.max_depth)
-    batch = len(scenes)
-    planes = [grid.image(_expose(channel), batch) for channel in radiance]
-    encoded = torch.stack(planes, dim=1).clamp(0, 1).sqrt() * 255 + 0.5
+    bands = []
+    for grid in Grid(config.width, config.height, config.supersample).bands(scenes.view.eye.device):
+        hits = cast(scenes, grid, config.max_depth)
+        albedo, emitted = _materials(scenes, hits)
+        radiance = _light(scenes, hits, albedo, emitted, config.max_depth)
+        bands.append(torch.stack([grid.image(_expose(channel), len(scenes)) for channel in radiance], dim=1))
+    encoded = torch.cat(bands, dim=2).clamp(0, 1).sqrt() * 255 + 0.5
     return encoded.clamp(0, 255).to(torch.uint8)
 
 
@@ -213,63 +115,6 @@ def _expose(radiance: Tensor) -> Tensor:
     """Roll highlights off above 0.6 instead of clipping them."""
     high = (radiance - 0.6).clamp(min=0)
     return radiance.clamp(0, 0.6) + 0.4 * high / (high + 0.4)
-
-
-@dataclass
-class Visible:
-    """What is seen at the pixels' centres: ``depth`` (B, H, W) with 0 for the sky, ``slots`` (B, SLOTS) pixel counts
-    of things, ``walls`` (B, 2) of walls across x and across z, ``ground`` (B, 3) of carriageway-and-pavement, of
-    crossings, of side streets."""
-
-    depth: Tensor
-    slots: Tensor
-    walls: Tensor
-    ground: Tensor
-
-
-def look(scenes: Scenes, config: SceneConfig) -> Visible:
-    """Cast one ray through the centre of each pixel."""
-    grid = Grid(config.width, config.height, 1)
-    hits = cast(scenes, grid, config.max_depth)
-    batch = len(scenes)
-    slot = grid.image(hits.slot, batch)
-    solid = (slot != SKY_SLOT).to(torch.float32)
-    depth = grid.image(hits.depth, batch) * solid
-    offset = torch.arange(batch, device=depth.device)[:, None, None] * SLOTS
-    counts = torch.bincount((slot + offset).flatten(), minlength=batch * SLOTS).view(batch, SLOTS)
-    kind = column(scenes.bodies.kind, hits.slot)
-    facade = 1 - (kind - FACADE).abs().clamp(max=1)
-    across_x, across_z = (grid.image(facade * (hits.normal[i].abs() > 0.9), batch) for i in (0, 2))
-    on_ground = 1 - (kind - GROUND).abs().clamp(max=1)
-    zebra = shade_ground(scenes, hits.rays, hits.points, hits.scale)[1] * on_ground
-    side = side_street(scenes, hits.rays, hits.points, hits.scale) * on_ground
-    sums = [(grid.image(v, batch) > 0.4).sum((1, 2)) for v in (across_x, across_z, on_ground, zebra, side)]
-    return Visible(depth, counts, torch.stack(sums[:2], 1), torch.stack(sums[2:], 1))
-
-
-def vanishing_points(scenes: Scenes, seen: Visible, config: SceneConfig) -> Tensor:
-    """(B, 3, 3) float64 homogeneous pixels, unit norm, of the street's directions along, across and up that have
-    visible structure, those with most of it first; the rest are rows of zeros."""
-    view = scenes.view
-    axes, k = view.axes.double(), view.intrinsics.double()
-    # Direction e_i in camera axes is the i-th column of ``axes``; along first.
-    along, across, up = axes[..., 2], axes[..., 0], axes[..., 1]
-    points = []
-    for direction in (along, across, up):
-        x = k[:, 0] * direction[:, 0] + k[:, 2] * direction[:, 2]
-        y = k[:, 1] * direction[:, 1] + k[:, 3] * direction[:, 2]
-        w = direction[:, 2]
-        norm = (x * x + y * y + w * w).sqrt()
-        points.append(torch.stack([x / norm, y / norm, w / norm], dim=1))
-    stacked = torch.stack(points, dim=1)
-    wall_x, wall_z = seen.walls[:, 0], seen.walls[:, 1]
-    ground, cars = seen.ground[:, 0], seen.slots[:, scenes.slots["cars"]].sum(1)
-    across_share = 4 * wall_z + 0.4 * ground + seen.ground[:, 2] + 2 * cars
-    scores = torch.stack([4 * wall_x + ground, across_share, 3 * (wall_x + wall_z)], dim=1)
-    present = scores >= 0.08 * config.width * config.height
-    order = torch.argsort(scores * present, dim=1, descending=True, stable=True)
-    chosen = stacked * present[..., None]
-    return chosen.gather(1, order[..., None].expand(-1, -1, 3))
 
 
 def render_batch(
@@ -286,18 +131,24 @@ def render_batch(
         ``image`` (B, 3, H, W) uint8, ``depth`` (B, H, W) float32 metres along the optical axis (0 = sky),
         ``intrinsics`` (B, 4), ``vanishing_points`` (B, 3, 3) float64 with rows of zeros for absent ones, ``captions``.
     """
+    if not ids:
+        raise ConfigError("ids: expected at least one scene")
     device = torch.device(device)
     with torch.no_grad():
         scenes = build(ids, seed, config, device)
-        blank = torch.zeros(len(scenes), 3, config.height, config.width, dtype=torch.uint8, device=device)
-        image = _picture(scenes, config) if with_images else blank
-        seen = look(scenes, config)
+        step = Grid(config.width, config.height, config.supersample).scenes_at_once(device)
+        parts = [scenes.part(first, first + step) for first in range(0, len(scenes), step)]
+        seen = Visible.join([look(part, config) for part in parts])
+        if with_images:
+            image = torch.cat([_picture(part, config) for part in parts])
+        else:
+            image = torch.zeros(len(scenes), 3, config.height, config.width, dtype=torch.uint8, device=device)
         return {
             "image": image,
             "depth": seen.depth,
             "intrinsics": scenes.view.intrinsics,
             "vanishing_points": vanishing_points(scenes, seen, config),
-            "captions": write_captions(scenes, seen.slots, seen.ground, config),
+            "captions": write_captions(scenes, seen, config),
         }
 
 

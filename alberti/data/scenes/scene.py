@@ -1,19 +1,19 @@
 """A batch of scenes: plan, buildings, furniture, camera and light, with all bodies in one table of slots."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from alberti.data.scenes.buildings import FACADES, SKEWED, Buildings, draw_buildings
+from alberti.data.scenes.buildings import FACADES, OWNERS, SKEWED, Buildings, draw_buildings
 from alberti.data.scenes.furniture import CROWN_PARTS, TREES, Furniture, draw_furniture
-from alberti.data.scenes.layout import FACADE, GROUND, LEAF, Boxes, Draws, Hulls, Plan, draw_plan, draw_style
+from alberti.data.scenes.layout import FACADE, GROUND, Boxes, Draws, Hulls, Plan, draw_plan, draw_style
 from alberti.data.scenes.views import Light, View, draw_light, draw_view
 
 SLOTS = 512
 GROUND_SLOT, SKY_SLOT = SLOTS - 2, SLOTS - 1
-_AXIS_FACADES = FACADES - SKEWED
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Bodies:
     (B, SLOTS, 3), ``yaw`` (B, SLOTS, 2), ``kind``, ``facade``, ``thing`` (SLOTS,), ``top``, ``side`` (B, SLOTS, 3),
     ``stripe`` (B, SLOTS). ``planes`` (B, hulls, 6, 4).
     """
+
+    SHARED: ClassVar[tuple[str, ...]] = ("kind", "facade", "thing")
 
     boxes: int
     hulls: int
@@ -64,6 +66,20 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.plan.road)
 
+    def part(self, first: int, last: int) -> "Scenes":
+        """The scenes ``first`` to ``last`` - 1."""
+        if first <= 0 and last >= len(self):
+            return self
+        groups = {name: getattr(self, name) for name in ("plan", "buildings", "furniture", "view", "light", "bodies")}
+        return Scenes(slots=self.slots, **{name: _part(group, first, last) for name, group in groups.items()})
+
+
+def _part(group: Any, first: int, last: int) -> Any:
+    """A copy of a dataclass with rows ``first`` to ``last`` - 1 of each of its tensors, shared tables aside."""
+    shared = getattr(group, "SHARED", ())
+    tensors = {f.name: getattr(group, f.name) for f in fields(group) if f.name not in shared}
+    return replace(group, **{k: v[first:last].contiguous() for k, v in tensors.items() if isinstance(v, Tensor)})
+
 
 def build_scenes(
     ids: Sequence[str], seed: int, *, style: str, camera: str, width: int, height: int, device: torch.device
@@ -82,7 +98,7 @@ def build_scenes(
 def _facade_boxes(buildings: Buildings) -> tuple[Boxes, Hulls]:
     """Facade slots as boxes, and the skewed ones among them as hulls; owners' slots come before bays' as in SHEET."""
     low, high = buildings.low, buildings.high
-    wall = buildings.finish[0:3].permute(1, 2, 0)
+    wall = buildings.finish[:, 0:3].transpose(1, 2)
     keep, skew = _split(FACADES, low.device)
     roof = wall * 0.3 + 0.08
     flat = torch.zeros_like(low[..., 0])
@@ -111,8 +127,6 @@ def _facade_boxes(buildings: Buildings) -> tuple[Boxes, Hulls]:
 
 def _split(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Indices of upright and of skewed facades among ``count``."""
-    from alberti.data.scenes.buildings import OWNERS
-
     index = torch.arange(count, device=device)
     skewed = (index >= OWNERS - SKEWED) & (index < OWNERS)
     return index[~skewed], index[skewed]
@@ -187,6 +201,3 @@ def _things(slots: dict[str, slice], device: torch.device) -> Tensor:
     thing[lamps] = thing[lamps.start : lamps.start + each].repeat(3)
     assert (slots["crowns"].stop - slots["crowns"].start) == TREES * CROWN_PARTS
     return thing
-
-
-__all__ = ["GROUND_SLOT", "LEAF", "SKY_SLOT", "SLOTS", "Bodies", "Scenes", "build_scenes"]

@@ -31,7 +31,10 @@ def cell(x: Tensor, pitch: Tensor | float) -> tuple[Tensor, Tensor]:
 
 def mix(base: Tensor, other: Tensor | float, weight: Tensor) -> Tensor:
     """base + (other - base) weight."""
-    return (other - base) * weight + base
+    step = other - base
+    if step.shape == weight.shape:
+        return step.mul_(weight).add_(base)
+    return step * weight + base
 
 
 @cache

@@ -85,7 +85,9 @@ def screen_bounds(bodies: Bodies, eye: Tensor, axes: Tensor, intrinsics: Tensor)
             a, b = corners[i], corners[j]
             crosses = valid[i] ^ valid[j]
             step = (NEAR - a[..., 2]) / torch.where(crosses, b[..., 2] - a[..., 2], torch.ones_like(a[..., 2]))
-            points.append(torch.cat([(a + (b - a) * step[..., None])[..., :2], torch.full_like(step, NEAR)[..., None]], -1))
+            points.append(
+                torch.cat([(a + (b - a) * step[..., None])[..., :2], torch.full_like(step, NEAR)[..., None]], -1)
+            )
             valid.append(crosses)
     stacked, ok = torch.stack(points), torch.stack(valid)
     z = stacked[..., 2].clamp(min=NEAR)
