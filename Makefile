@@ -15,7 +15,7 @@ smoke: $(STAMP)
 	python -m pipeline.workspace smoke
 
 test: $(STAMP)
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)
 	ruff check .

@@ -4,13 +4,11 @@ An interrupted run leaves ``<out>.partial``; the same call again goes on behind 
 """
 
 import json
-import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,6 +23,7 @@ from alberti.images import read_image, write_image
 from alberti.metrics.perspective import angular_accuracy
 from alberti.overlays import draw_annotation
 from alberti.parallel import check_workers, ordered_map
+from alberti.partial_file import PartialFile
 from alberti.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 """Of the rows' content: a partial file of another version is not continued."""
-_SYNC_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,10 @@ def annotate_image(
 ) -> dict[str, Any]:
     """Segments, vanishing points, horizon and focal length of an (H, W, 3) uint8 picture, as a JSON-able row.
 
-    Keys: ``width height vanishing_points confidence inlier_share line_segments horizon focal roll pitch``; see DESIGN
-    of the command ``alberti annotate`` in the README for their meaning.
+    Keys: ``width height``; ``vanishing_points`` [x, y, w] in homogeneous pixels of unit norm, most trusted first, with a
+    ``confidence`` and ``inlier_share`` each; ``line_segments`` [x1, y1, x2, y2, index of the vanishing point or -1];
+    ``horizon`` [a, b, c] or None; ``focal`` in pixels, ``roll`` and ``pitch`` in degrees, or None: as in
+    :class:`alberti.geometry.vanishing_points.VanishingPointEstimate`.
     """
     height, width = image.shape[:2]
     segments = detect_line_segments(image)
@@ -222,7 +222,7 @@ def parse_row(path: Path, line: str) -> dict[str, Any]:
         raise DataError(
             f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
         ) from error
-    return row  # type: ignore[no-any-return]
+    return row
 
 
 def _summary(dataset: "Dataset", out: Path) -> dict[str, Any]:
@@ -299,105 +299,3 @@ def _annotate(
     if rows:
         partial.finish()
     return AnnotationCounts(rows, tuple(messages + problems), failures + len(problems), without, resumed)
-
-
-class PartialFile:
-    """``<out>.partial``: a line that says what run it belongs to, then a row a picture, bad ones as errors."""
-
-    def __init__(self, out: Path, run: str):
-        self._out, self._run = out, run
-        self.path = out.with_name(out.name + ".partial")
-        self._synced = time.monotonic()
-
-    def resume(self, jobs: Iterator[AnnotationJob], count: Any) -> Iterator[AnnotationJob]:
-        """Keep the rows that begin ``jobs``, calling ``count`` on each; return the jobs that are left.
-
-        Rows and jobs have one order: the first row that is not the next job's, is cut short, or is older than its
-        picture ends what is kept.
-        """
-        kept = 0
-        first: AnnotationJob | None = None
-        if self.path.is_file():
-            written = self.path.stat().st_mtime
-            with open(self.path, "rb") as file:
-                if _header(file.readline()) == self._run:
-                    kept = file.tell()
-                    for job in jobs:
-                        row = _whole_row(file.readline())
-                        if row is None or row["image"] != job.name or _changed_since(job.path, written):
-                            first = job
-                            break
-                        kept = file.tell()
-                        count(row)
-        if kept:
-            os.truncate(self.path, kept)
-        else:
-            self.path.write_text(json.dumps({"run": self._run}) + "\n", encoding="utf-8")
-        return jobs if first is None else _chain(first, jobs)
-
-    def __enter__(self) -> Self:
-        self._file = open(self.path, "a", encoding="utf-8")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._sync()
-        self._file.close()
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Append a row; on the disk within a second."""
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
-        if time.monotonic() - self._synced > _SYNC_EVERY_S:
-            self._sync()
-
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-    def finish(self) -> None:
-        """Turn the partial file into the finished one, without its first line and the errors."""
-        complete = self._out.with_name(f".{self._out.name}.tmp")
-        with open(self.path, encoding="utf-8") as source, open(complete, "w", encoding="utf-8") as target:
-            next(source)
-            for line in source:
-                if "error" not in json.loads(line):
-                    target.write(line)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(complete, self._out)
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove the partial file."""
-        self.path.unlink(missing_ok=True)
-
-
-def _header(line: bytes) -> str | None:
-    try:
-        run = json.loads(line)["run"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return run if line.endswith(b"\n") and isinstance(run, str) else None
-
-
-def _whole_row(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "image" in row else None
-
-
-def _changed_since(path: Path, moment: float) -> bool:
-    try:
-        return path.stat().st_mtime > moment
-    except OSError:
-        return True
-
-
-def _chain(first: AnnotationJob, rest: Iterator[AnnotationJob]) -> Iterator[AnnotationJob]:
-    yield first
-    yield from rest

@@ -214,7 +214,7 @@ def _page(root: Path, given: Path | None, kept: _Kept, summary: dict[str, Any]) 
     worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
     best = ranked[::-1][: min(_SHOWN, len(ranked) // 2)]
     rows = "".join(
-        f"<tr><td>{label}</td><td>{_number(summary[name]['mean'])}</td><td>{_number(summary[name]['low'])} – "
+        f"<tr><td>{label}</td><td>{_number(summary[name]['mean'])}</td><td>{_number(summary[name]['low'])} to "
         f"{_number(summary[name]['high'])}</td><td>{summary[name]['n']}</td></tr>"
         for name, label in (
             ("consistency_2", "line length within 2° of a vanishing point"),
@@ -237,7 +237,7 @@ def _page(root: Path, given: Path | None, kept: _Kept, summary: dict[str, Any]) 
 
 def _number(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "none"
     return f"{value:.3f}" if value < 10 else f"{value:,.0f}"
 
 
@@ -264,7 +264,8 @@ def _figure(root: Path, given: Path | None, places: dict[str, int], kept: _Kept,
     caption = f"{html.escape(name)}<br>{kept.figures['consistency_2'][index]:.2f} at 2°, " + (
         f"{kept.figures['consistency_5'][index]:.2f} at 5°"
     )
-    return f'<figure><img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    picture = f'<img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 _TEMPLATE = """<!doctype html>
@@ -280,7 +281,8 @@ figcaption {{ font-size: .85rem; color: #555; overflow-wrap: anywhere; }}
 </style>
 <h1>{title}</h1>
 <p>{images} pictures, {failed} unreadable, {without_lines} without lines, {without_points} without vanishing points
-(vanishing points {source}). Coloured segments point at a vanishing point within 2°, gray ones at none; yellow is the horizon.</p>
+(vanishing points {source}). Coloured segments point at a vanishing point within 2°, gray ones at none; yellow is
+the horizon.</p>
 <table><tr><th></th><th>mean</th><th>95 % interval</th><th>pictures</th></tr>{rows}</table>
 {galleries}
 </html>

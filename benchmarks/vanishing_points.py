@@ -158,7 +158,7 @@ def segments_as_opencv_4() -> Iterator[None]:
         def detect(self, image: np.ndarray) -> tuple[np.ndarray]:
             return (np.asarray(self._real.detect(image)[0]).reshape(-1, 1, 4),)
 
-    cv2.createLineSegmentDetector = Detector
+    cv2.createLineSegmentDetector = Detector  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -260,7 +260,15 @@ def throughput(count: int) -> dict[str, float]:
             write_image(Path(folder) / "images" / f"{index}.jpg", images[index % len(images)])
         seconds = {}
         for number, part in (("all", "images"), ("one", "images/0.jpg")):
-            command = [sys.executable, "-m", "alberti.cli", "annotate", f"{folder}/{part}", "--out", f"{folder}/{number}.jsonl"]
+            command = [
+                sys.executable,
+                "-m",
+                "alberti.cli",
+                "annotate",
+                f"{folder}/{part}",
+                "--out",
+                f"{folder}/{number}.jsonl",
+            ]
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
             seconds[number] = time.perf_counter() - start

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -79,10 +80,8 @@ def visible_gpus() -> list[str]:
     return [str(index) for index, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
 
 
-@flow(name="alberti", task_runner=ThreadPoolTaskRunner(max_workers=64))
-def alberti(
-    profile: str = "default", overrides: list[str] | None = None, parallel: int = 2, force: bool = False
-) -> State:
+@flow(name="alberti", task_runner=ThreadPoolTaskRunner(max_workers=64))  # type: ignore[arg-type]
+def alberti(profile: str = "default", overrides: list[str] | None = None, parallel: int = 2, force: bool = False) -> State:
     """Run the pipeline of one profile.
 
     Args:
@@ -105,7 +104,8 @@ def _run_graph(workspace: Path, parallel: int, force: bool) -> State[None]:
     futures: dict[str, PrefectFuture[None]] = {}
     for stage, upstream in stage_graph(workspace).items():
         waits = [futures[name] for name in upstream]
-        futures[stage] = run_stage.submit(stage, str(workspace), force, slots, wait_for=waits)
+        submit: Any = run_stage.submit  # its overloads know no wait_for together with arguments
+        futures[stage] = submit(stage, str(workspace), force, slots, wait_for=waits)
     failed, skipped = [], []
     for stage, future in futures.items():
         future.wait()
@@ -118,7 +118,3 @@ def _run_graph(workspace: Path, parallel: int, force: bool) -> State[None]:
         return Failed(message=message + (f"; not run, as they depend on it: {', '.join(skipped)}" if skipped else ""))
     report = workspace / "report" / "index.html"
     return Completed(message=f"{len(futures)} stages; report: {report}")
-
-
-if __name__ == "__main__":
-    alberti(*sys.argv[1:2])

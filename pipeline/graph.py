@@ -18,9 +18,7 @@ def stage_graph(workspace: str | Path) -> dict[str, list[str]]:
     try:
         with Repo(str(workspace)) as repo:
             graph = repo.index.graph  # edges run from a stage to what it depends on
-            order = list(
-                nx.lexicographical_topological_sort(graph.reverse(copy=True), key=lambda stage: stage.name)
-            )
+            order = list(nx.lexicographical_topological_sort(graph.reverse(copy=True), key=lambda stage: stage.name))
             return {stage.name: sorted(up.name for up in graph.successors(stage)) for stage in order}
     except DvcException as error:
         raise ConfigError(f"{workspace}: {error}") from error

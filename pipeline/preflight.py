@@ -92,7 +92,8 @@ def lacking(profile: str, project: Path, machine: Machine) -> list[str]:
         params = check_params(compose(project, profile), f"profile {profile}: ")
     except (AlbertiError, ImportError) as error:
         return [str(error)]
-    return [*_machine_lacks(NEEDS.get(profile), machine), *_packages_lack(), *_data_lack(params, project), *_models_lack(params)]
+    machine_lacks = _machine_lacks(NEEDS.get(profile), machine)
+    return [*machine_lacks, *_packages_lack(), *_data_lack(params, project), *_models_lack(params)]
 
 
 def _machine_lacks(needs: Needs | None, machine: Machine) -> Iterator[str]:
@@ -122,9 +123,14 @@ def _data_lack(params: Params, project: Path) -> Iterator[str]:
     for role, source in params.prepare:
         if source.source != "scenes" and not (project / source.root).is_dir():
             yield f"data for {role}: {source.source} expected at {source.root}; set prepare.{role}.root to your copy"
+        if source.source == "kitti":
+            for split, file in source.options.items():
+                if not (project / file).is_file():
+                    yield f"data for {role}: no split list {file} (prepare.{role}.options.{split})"
 
 
 def _models_lack(params: Params) -> Iterator[str]:
+    yield from _captions_lack(params)
     base = params.base
     if base.source == "pretrained" and not Path("pretrained/base/model_index.json").is_file():
         yield "base: pretrained/base holds no model; set base.source to train, path or hub"
@@ -132,11 +138,20 @@ def _models_lack(params: Params) -> Iterator[str]:
         yield f"base: no model folder at {base.path} (base.path)"
     if base.source == "hub" and not _in_hub_cache(base.id or "", "model_index.json", base.revision):
         yield (
-            f"base: {base.id} is not in the Hugging Face cache; it is downloaded on the first run if this machine has a network "
-            "and the repository still exists, else name a mirror in base.id or a folder in base.path with base.source: path"
+            f"base: {base.id} is not in the Hugging Face cache; it is downloaded on the first run if there is a network and "
+            "the repository still exists; else name a mirror in base.id, or a folder in base.path with base.source: path"
         )
     for name, start in params.base_depth:
         yield from _depth_lacks(name, start)
+
+
+def _captions_lack(params: Params) -> Iterator[str]:
+    for role, source in params.prepare:
+        captions = source.captions
+        if captions is None or captions.model is None or Path(captions.model).is_dir():
+            continue
+        if not _in_hub_cache(captions.model, "config.json", captions.revision):
+            yield f"captions for {role}: {captions.model} is neither a folder nor in the Hugging Face cache"
 
 
 def _depth_lacks(name: str, start: DepthStartParams) -> Iterator[str]:

@@ -18,22 +18,22 @@ def print_summary(workspace: Path) -> None:
     summary = read_json(workspace / "metrics" / "summary.json")
     console = Console()
     if summary.get("images"):
-        console.print(_table("Generated pictures", "arm", summary["images"]))
+        console.print(_table("Generated pictures", summary["images"]))
     for model, arms in summary.get("depth", {}).items():
-        console.print(_table(f"Depth on the test set: {model}", "trained on", arms))
+        console.print(_table(f"Depth on the test set, {model}, by what it was trained on", arms))
     console.print(f"report: {(workspace / 'report' / 'index.html').resolve()}", soft_wrap=True)
 
 
-def _table(title: str, first: str, rows: dict[str, dict[str, Any]]) -> "Table":
+def _table(title: str, arms: dict[str, dict[str, Any]]) -> "Table":
+    """A column an arm, a row a metric: names of metrics are long, and there are few arms."""
     from rich.table import Table
 
-    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     table = Table(title=title, title_justify="left")
-    table.add_column(first)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, values in rows.items():
-        table.add_row(name, *(_number(values.get(column)) for column in columns))
+    table.add_column("")
+    for arm in arms:
+        table.add_column(arm, justify="right")
+    for metric in dict.fromkeys(name for values in arms.values() for name in values):
+        table.add_row(metric, *(_number(values.get(metric)) for values in arms.values()))
     return table
 
 

@@ -1,8 +1,10 @@
 """What every stage shares: its command line, errors as one paragraph, provenance."""
 
 import argparse
+import atexit
 import csv
 import errno
+import gc
 import importlib.metadata
 import subprocess
 import sys
@@ -30,6 +32,9 @@ def run_stage(stage: Callable[[Params, str], None], instances: Callable[[Params]
         stage: called with the params and the instance's name ("" for a stage that has none).
         instances: the names that params.yaml allows, where the stage has instances.
     """
+    gc.enable()
+    # a process that has imported diffusers else ends by collecting, for over a second, what the system frees at once
+    atexit.register(gc.freeze)
     parser = argparse.ArgumentParser(description=sys.modules[stage.__module__].__doc__)
     parser.add_argument("--params", default="params.yaml", help="params file (default: params.yaml)")
     if instances is not None:
@@ -80,7 +85,7 @@ def _is_full_disk(error: BaseException | None) -> bool:
 
 
 def device() -> str:
-    """"cuda" where torch can use one, else "cpu"."""
+    """ "cuda" where torch can use one, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -65,6 +65,8 @@ def write_model(
     with atomic_folder(Path("models/depth") / model_name / arm) as out:
         model.to("cpu").save(out)
         write_provenance(out, params, inputs, seed)
+    if result is not None:
+        result.discard()
     instance = model_name if stage == "base_depth" else name
     history = result.history if result is not None else []
     write_curves(f"plots/{stage}/{instance}.csv", history)

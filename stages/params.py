@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from alberti.data.captions import CaptionConfig
 from alberti.diffusion.config import BaseConfig, FinetuneConfig, SampleConfig
 from alberti.errors import ConfigError
 
@@ -54,6 +55,8 @@ class SourceParams(Section):
     """At most so many samples, spread evenly; null: all. Not for `scenes`, which have a count."""
     options: dict[str, Any] = {}
     """The reader's own settings: see `alberti/data/`."""
+    captions: CaptionConfig | None = None
+    """Where pictures that the source has no caption of get one; null: they stay without."""
     scenes: SceneParams | None = None
     """What to render where the source is `scenes`."""
 
@@ -86,7 +89,7 @@ class BaseParams(Section):
     """Section `base`: where the diffusion model that all arms start from comes from."""
 
     source: Literal["pretrained", "train", "path", "hub"]
-    """`pretrained`: `pretrained/base`; `path`: the folder `path`; `hub`: `id` at `revision`; `train`: from scratch with `train`."""
+    """`pretrained`: `pretrained/base`; `path`: the folder `path`; `hub`: `id` at `revision`; `train`: from scratch."""
     path: str | None = None
     id: str | None = None
     revision: str | None = None
@@ -296,14 +299,10 @@ def check_params(values: Mapping[str, Any], where: str = "") -> Params:
 
 def _check_arms(params: Params, where: str) -> None:
     if params.arms.get(BASE_ARM) != {"steps": 0}:
-        raise ConfigError(
-            f"{where}arms.{BASE_ARM}: must be {{steps: 0}}, the unmodified base that others are compared with"
-        )
+        raise ConfigError(f"{where}arms.{BASE_ARM}: must be {{steps: 0}}, the unmodified base that others are compared with")
     for name in params.arms:
         if name in (KITTI_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():
-            raise ConfigError(
-                f"{where}arms.{name}: not a name for an arm: use letters, digits and _; not kitti, not original"
-            )
+            raise ConfigError(f"{where}arms.{name}: not a name for an arm: use letters, digits and _; not kitti, not original")
     checks = [
         ("finetune_depth.arms", params.finetune_depth.arms, list(params.arms)),
         ("evaluate_depth.arms", params.evaluate_depth.arms, [ORIGINAL_ARM, KITTI_ARM, *params.finetune_depth.arms]),

@@ -35,7 +35,7 @@ def prepare(params: Params, role: str) -> None:
             assert section.root is not None
             with FileIndex(section.root, CHECKPOINTS / "index" / f"{role}.jsonl") as index:
                 source = open_source(section.source, section.root, index=index, **section.options)
-                write_source(source, out, role=role, limit=section.limit)
+                write_source(source, out, role=role, limit=section.limit, captions=section.captions, device=device())
         else:
             assert section.scenes is not None
             render = _render_kitti if role in KITTI_ROLES else _render

@@ -7,7 +7,10 @@ from alberti.geometry.camera import Camera, directions_to_vanishing_points
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """(3, 3) camera-from-world for degrees: pitch up, yaw to the right, then the view rolled clockwise; columns are the world's axes."""
+    """(3, 3) camera-from-world for degrees: yaw to the right, pitch up, the view rolled clockwise.
+
+    Columns are the world's axes.
+    """
     y, p, r = np.radians([yaw, pitch, roll])
     turn = np.array([[np.cos(y), 0, -np.sin(y)], [0, 1, 0], [np.sin(y), 0, np.cos(y)]])
     tilt = np.array([[1, 0, 0], [0, np.cos(p), np.sin(p)], [0, -np.sin(p), np.cos(p)]])

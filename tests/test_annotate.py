@@ -20,6 +20,7 @@ from alberti.errors import ConfigError, DataError
 from alberti.geometry.camera import Camera
 from alberti.geometry.vanishing_points import angles_between_points
 from alberti.images import write_image
+from alberti.partial_file import PartialFile
 
 CAMERA = Camera(300.0, 300.0, 159.5, 119.5, 320, 240)
 VIEWS = [rotation(yaw, pitch, 0) for yaw, pitch in ((12, 3), (-15, 5), (20, -4))]
@@ -87,7 +88,16 @@ def bad_files(root: Path) -> dict[str, bool]:
     street.save(root / "turned.jpg", exif=exif)
     (root / "notes.txt").write_text("left alone")
     (root / "folder.png").mkdir()
-    good = ("whole.png", "one_pixel.png", "thin.png", "sixteen_bit.png", "palette.png", "cmyk.jpg", "alpha.png", "turned.jpg")
+    good = (
+        "whole.png",
+        "one_pixel.png",
+        "thin.png",
+        "sixteen_bit.png",
+        "palette.png",
+        "cmyk.jpg",
+        "alpha.png",
+        "turned.jpg",
+    )
     return {**dict.fromkeys(good, True), **dict.fromkeys(("truncated.png", "text.jpg", "empty.png"), False)}
 
 
@@ -181,7 +191,7 @@ def test_a_partial_file_of_other_options_or_older_than_its_pictures_is_not_conti
     partial.write_text(json.dumps({"run": "this"}) + "\n" + rows[0] + rows[2])
     os.utime(photos / "c.jpg", (time.time() + 100, time.time() + 100))
     kept: list[dict] = []
-    rest = annotate.PartialFile(out, "this").resume(jobs, kept.append)
+    rest = PartialFile(out, "this").resume(jobs, kept.append)
     assert [row["image"] for row in kept] == ["a/1.png"]
     assert [job.name for job in rest] == ["c.jpg"]
     assert partial.read_text().endswith(rows[0])
@@ -249,10 +259,12 @@ def test_a_data_set_without_true_points_has_no_errors(tmp_path: Path) -> None:
     assert "1.png" in summary["failures"][0]
 
 
-@pytest.mark.parametrize("line", ["{", '{"image": "a"}', '{"image": 3, "vanishing_points": []}', '{"image": "a", "vanishing_points": [[1]]}'])
+@pytest.mark.parametrize(
+    "line", ["{", '{"image": "a"}', '{"image": 3, "vanishing_points": []}', '{"image": "a", "vanishing_points": [[1]]}']
+)
 def test_rows_that_are_none_are_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match="rows.jsonl: expected rows"):
+    with pytest.raises(DataError, match=r"rows\.jsonl: expected rows"):
         list(read_annotations(tmp_path / "rows.jsonl"))
     with pytest.raises(DataError, match="no such file"):
         list(read_annotations(tmp_path / "none.jsonl"))

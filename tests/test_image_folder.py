@@ -24,7 +24,18 @@ def touch(root: Path, *names: str) -> None:
 
 
 def test_sorted_by_folder_and_name_with_subfolders(tmp_path: Path) -> None:
-    touch(tmp_path, "b.png", "a/2.JPG", "a/1.webp", "c/a/1.webp", "notes.txt", ".hidden.png", ".git/x.png", "a.jpeg", "d.tiff")
+    touch(
+        tmp_path,
+        "b.png",
+        "a/2.JPG",
+        "a/1.webp",
+        "c/a/1.webp",
+        "notes.txt",
+        ".hidden.png",
+        ".git/x.png",
+        "a.jpeg",
+        "d.tiff",
+    )
     assert listing(tmp_path) == ["a/1.webp", "a/2.JPG", "a.jpeg", "b.png", "c/a/1.webp", "d.tiff"]
 
 

@@ -68,7 +68,9 @@ def test_summary_table_and_page(photos: Path, tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
-def test_sharp_but_crooked_pictures_score_below_straight_ones_with_given_and_estimated_points(photos: Path, tmp_path: Path) -> None:
+def test_sharp_but_crooked_pictures_score_below_straight_ones_with_given_and_estimated_points(
+    photos: Path, tmp_path: Path
+) -> None:
     rows = [{"image": f"{kind}/{index}.png", "vanishing_points": true_points(CAMERA, view).tolist()}
             for kind in ("bent", "straight") for index, view in enumerate(VIEWS)]  # fmt: skip
     rows.append({"image": "blank.png", "vanishing_points": []})

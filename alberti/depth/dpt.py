@@ -89,10 +89,13 @@ def build_dpt(size: str) -> "DPTForDepthEstimation":
 
     network = DPTForDepthEstimation(dpt_config(size))
     # transformers draws every convolution from N(0, 0.02^2), which leaves the output of narrow networks constant to four
-    # digits; and the head ends in a ReLU, which without a start above zero can be dead at once.
-    for module in (*network.neck.modules(), *network.head.modules()):
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    # digits. The residual units start as identities, or the maps that they add up grow from scale to scale; and the head
+    # ends in a ReLU, which without a start above zero can be dead at once.
+    for name, module in network.named_modules():
+        if name.startswith(("neck.", "head.")) and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if ".residual_layer" in name and name.endswith("convolution2"):
+                nn.init.zeros_(module.weight)
     nn.init.constant_(network.get_parameter("head.head.4.bias"), 1.0)
     return _freeze_unused(network)
 

@@ -5,16 +5,18 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from alberti.data.manifest import Dataset
-from alberti.data.scenes.config import SceneConfig
 from alberti.data.transforms import pad_vanishing_points
 from alberti.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from alberti.data.scenes import SceneConfig
 
 MAX_POINTS = 8
 _IN_MEMORY = 1 << 30
@@ -140,7 +142,9 @@ class SceneSource:
             128 x 128, so 50,000 take 5.5 GB.
     """
 
-    def __init__(self, count: int, seed: int, config: SceneConfig | None = None, *, fresh: bool = True):
+    def __init__(self, count: int, seed: int, config: "SceneConfig | None" = None, *, fresh: bool = True):
+        from alberti.data.scenes import SceneConfig
+
         if count < 1:
             raise ConfigError(f"count: expected at least 1, got {count}")
         self.count, self.seed, self.fresh = count, seed, fresh

@@ -8,10 +8,10 @@ import numpy as np
 
 from alberti.errors import DataError
 
-_LSD_SCALE = 0.8
-"""LSD's own scale for its Gaussian pre-filter: against the staircase of aliased edges (Grompone von Gioi 2012)."""
-_SMALL_SIDE = 320
-"""Below this the picture is searched at full scale: its short segments would not survive the pre-filter."""
+_LSD_SIZE = 333.0
+"""Root area in pixels at which LSD looks at a picture, between its own size and 0.6 of it. Its Gaussian pre-filter works
+against noise and the staircase of aliased edges (Grompone von Gioi et al. 2012 take 0.8 throughout). On York Urban
+0.6 finds vanishing points as well as 0.8, in half the time; small pictures have no pixel to spare."""
 _MERGE_ANGLE = np.radians(3.0)
 _MERGE_OFFSET = 1.0
 """Pixels that a piece's ends may lie off the line of the other."""
@@ -86,7 +86,7 @@ def _shrink(gray: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray | N
 
 
 def _lsd(gray: np.ndarray) -> np.ndarray:
-    scale = 1.0 if min(gray.shape) < _SMALL_SIDE else _LSD_SCALE
+    scale = float(np.clip(_LSD_SIZE / np.sqrt(gray.size), 0.6, 1.0))
     detector = cv2.createLineSegmentDetector(refine=cv2.LSD_REFINE_STD, scale=scale)
     found = detector.detect(np.ascontiguousarray(gray))[0]
     if found is None or len(found) == 0:
@@ -152,9 +152,7 @@ def _continuations(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     gap = np.maximum(along.min(axis=0) - length[first], -along.max(axis=0))
     # The line of i, carried out to the ends of j, is looser the farther they lie.
     reach = np.minimum(1 + np.maximum(gap, 0) / np.maximum(length[first], 1e-9), 2)
-    joined = (offset < _MERGE_OFFSET * reach) & (
-        np.abs(gap) < np.where(gap > 0, _MERGE_GAP, _MERGE_OVERLAP) * length[second]
-    )
+    joined = (offset < _MERGE_OFFSET * reach) & (np.abs(gap) < np.where(gap > 0, _MERGE_GAP, _MERGE_OVERLAP) * length[second])
     order = np.lexsort((second[joined], first[joined]))
     return first[joined][order], second[joined][order]
 

@@ -5,19 +5,21 @@ directions orthogonal to it have one angle left, found by a vote of all segments
 triads are scored, the best ones refined. Nothing is drawn at random.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, SEARCH_NOISE, OUTLIER_SHARE, SegmentModel
+from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, OUTLIER_SHARE, SEARCH_NOISE, SegmentModel
 
 _PAIR_SEGMENTS = 64
-_SCORE_SEGMENTS = 250
-_CANDIDATES = 40
+_SCORE_SEGMENTS = 160
+_CANDIDATES = 28
 _APART = np.cos(np.radians(1.5))
 _VOTE_BINS = 90
-_PEAKS = 3
+_PEAKS = 2
 _REFINED = 2
+_SAME_TRIAD = np.cos(np.radians(2.0))
 _CONVERGED = 3e-5
 """Radians; a hundredth of what the best pictures determine."""
 
@@ -42,11 +44,16 @@ class Triad:
 
 @dataclass(frozen=True)
 class FocalPrior:
-    """Log-normal belief about the focal length in frame units."""
+    """Log-normal belief about the focal length in frame units (half the longer side)."""
 
-    median: float = 1.7
+    median: float = 1.8
     sigma: float = 0.35
     grid: int = 7
+
+    @classmethod
+    def for_size(cls, width: int, height: int) -> "FocalPrior":
+        """For a picture of this shape: lenses are chosen by the area that they cover, and panoramas are cut from them."""
+        return cls(median=cls.median * math.sqrt(width * height) / max(width, height))
 
     def deviation(self, focal: float | np.ndarray) -> np.ndarray:
         """Standard deviations from the median."""
@@ -89,9 +96,9 @@ def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -
     focals = np.array([focal]) if focal is not None else prior.values()
     rotations, used = _hypothesise(scoring, candidates, focals)
     belief = np.zeros(len(used)) if focal is not None else -0.5 * DISPERSION * prior.deviation(used) ** 2
-    starts = [index for level in searched for index in _best(level, rotations, used, belief)]
+    starts = _best(searched, rotations, used, belief)
     uncertain = None if focal is not None else prior
-    rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 4) for index in dict.fromkeys(starts)]
+    rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 2) for index in starts]
     best = max(rough, key=lambda triad: triad.score)
     levels = [model.with_noise(noise) for noise in NOISE_LEVELS]
     tried = [refine(level, best.rotation, best.focal, uncertain, 2) for level in levels]
@@ -109,7 +116,7 @@ def find_candidates(model: SegmentModel, count: int = _CANDIDATES) -> np.ndarray
     score = model.support(points)
     # Apart on the sphere of a middling camera: any will do to tell neighbours.
     rays = points_to_directions(points, 1.5).astype(np.float32)
-    chosen = []
+    chosen: list[int] = []
     alive = score.copy()
     while len(chosen) < count and len(alive) and alive.max() > 0:
         index = int(alive.argmax())
@@ -161,18 +168,21 @@ def _vote(angle: np.ndarray, votes: np.ndarray) -> np.ndarray:
     return peaks.reshape(*shape[:2], _PEAKS)
 
 
-def _best(model: SegmentModel, rotations: np.ndarray, focals: np.ndarray, belief: np.ndarray) -> list[int]:
-    """Indices of the best hypotheses, each another triad or another focal length than those before."""
-    points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None])
-    support = model.supports(points.reshape(-1, 3)).reshape(len(rotations), 3, -1)
-    alive = support.max(axis=1) @ model.information + belief
+def _best(levels: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray, belief: np.ndarray) -> list[int]:
+    """Indices of each noise level's best hypotheses, each another triad or another focal length than those before."""
+    points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None]).reshape(-1, 3)
     chosen: list[int] = []
-    while len(chosen) < _REFINED and np.isfinite(alive.max()):
-        index = int(alive.argmax())
-        chosen.append(index)
-        overlap = np.abs(rotations.transpose(0, 2, 1) @ rotations[index]).max(axis=2).min(axis=1)
-        same = (overlap > np.cos(np.radians(2.0))) & (np.abs(np.log(focals / focals[index])) < 0.1)
-        alive[same] = -np.inf
+    taken = np.zeros(len(rotations), dtype=bool)
+    for level in levels:
+        support = level.supports(points).reshape(len(rotations), 3, -1)
+        score = support.max(axis=1) @ level.information + belief
+        for _ in range(_REFINED):
+            index = int(np.where(taken, -np.inf, score).argmax())
+            if taken[index]:
+                break
+            chosen.append(index)
+            overlap = np.abs(rotations.transpose(0, 2, 1) @ rotations[index]).max(axis=2).min(axis=1)
+            taken |= (overlap > _SAME_TRIAD) & (np.abs(np.log(focals / focals[index])) < 0.1)
     return chosen
 
 
@@ -239,4 +249,3 @@ def _rotate(vector: np.ndarray) -> np.ndarray:
     x, y, z = vector / angle
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-

@@ -113,9 +113,7 @@ class SegmentModel:
         """|v_xy - w m|^2: (M, 3) -> (M, N), never zero."""
         x, y, w = points.T
         terms = np.stack([x * x + y * y, -2 * w * x, -2 * w * y, w * w], axis=1)
-        middles = np.concatenate(
-            [np.ones((len(self), 1)), self.middles, (self.middles**2).sum(axis=1, keepdims=True)], axis=1
-        )
+        middles = np.concatenate([np.ones((len(self), 1)), self.middles, (self.middles**2).sum(axis=1, keepdims=True)], axis=1)
         return np.maximum(terms @ middles.T.astype(points.dtype), 1e-10)
 
     def supports(self, points: np.ndarray) -> np.ndarray:

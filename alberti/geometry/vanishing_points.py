@@ -12,7 +12,7 @@ import numpy as np
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
 from alberti.geometry.manhattan import FocalPrior, Triad, find_triad
-from alberti.geometry.point_tests import FoundPoint, further_points, lone_point, check_triad
+from alberti.geometry.point_tests import FoundPoint, check_triad, further_points, lone_point
 from alberti.geometry.segment_likelihood import Frame, SegmentModel
 
 _ASSIGN_DEGREES = 2.0
@@ -100,9 +100,10 @@ def estimate_vanishing_points(
     if max_points < 1:
         raise DataError(f"max_points: expected at least 1, got {max_points}")
     frame = _frame(width, height, camera, principal_point)
-    model = SegmentModel.from_segments(_longest(segments, width, height, camera is None), frame, pixel=max(1.0, max(width, height) / 2048))
+    longest = _longest(segments, width, height, camera is None)
+    model = SegmentModel.from_segments(longest, frame, pixel=max(1.0, max(width, height) / 2048))
     focal = None if camera is None else camera.fx / frame.scale
-    triad, model = find_triad(model, focal=focal, prior=FocalPrior())
+    triad, model = find_triad(model, focal=focal, prior=FocalPrior.for_size(width, height))
     found, trusted = _points(model, triad, focal, max_points)
     return _describe(segments, frame, found, triad if trusted else None, focal)
 
@@ -135,9 +136,7 @@ def _frame(width: int, height: int, camera: Camera | None, principal_point: tupl
     centre = principal_point or ((width - 1) / 2, (height - 1) / 2)
     if camera is not None:
         if (camera.width, camera.height) != (width, height):
-            raise DataError(
-                f"camera: made for {camera.width} x {camera.height} pixels, but the picture is {width} x {height}"
-            )
+            raise DataError(f"camera: made for {camera.width} x {camera.height} pixels, but the picture is {width} x {height}")
         centre = (camera.cx, camera.cy)
     if not (-0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5):
         raise DataError(
@@ -147,9 +146,7 @@ def _frame(width: int, height: int, camera: Camera | None, principal_point: tupl
     return Frame(*centre, scale=max(width, height) / 2, aspect=1.0 if camera is None else camera.fx / camera.fy)
 
 
-def _points(
-    model: SegmentModel, triad: Triad | None, focal: float | None, max_points: int
-) -> tuple[list[FoundPoint], bool]:
+def _points(model: SegmentModel, triad: Triad | None, focal: float | None, max_points: int) -> tuple[list[FoundPoint], bool]:
     """The points that stand the test, most trusted first, and whether the triad did."""
     if triad is None:
         return [], False

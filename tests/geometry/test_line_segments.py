@@ -18,7 +18,7 @@ def half_plane(size: int, normal: np.ndarray, point: np.ndarray) -> np.ndarray:
     return np.rint(40 + 160 * shares).astype(np.uint8)
 
 
-@pytest.mark.parametrize("size", [150, 400])  # either side of where LSD's own scale changes
+@pytest.mark.parametrize("size", [150, 400, 601])  # full size, between, at 0.6
 def test_an_edge_is_found_to_a_few_hundredths_of_a_pixel(size: int) -> None:
     generator = np.random.default_rng(0)
     for _ in range(8):

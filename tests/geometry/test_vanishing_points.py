@@ -19,7 +19,15 @@ VIEWS = [(35, 8, 2), (0, 0, 0), (12, -5, -3), (45, 0, 0), (0, 20, 0), (-60, 3, 6
 
 @pytest.mark.parametrize(
     ("point", "angle"),
-    [((20, 0, 1), 0), ((0, 5, 1), 45), ((5, 9, 1), 90), ((1, 0, 0), 0), ((0, 1, 0), 90), ((-1, 1, 0), 45), ((5, 0, 1), 0)],
+    [
+        ((20, 0, 1), 0),
+        ((0, 5, 1), 45),
+        ((5, 9, 1), 90),
+        ((1, 0, 0), 0),
+        ((0, 1, 0), 90),
+        ((-1, 1, 0), 45),
+        ((5, 0, 1), 0),
+    ],
 )
 def test_angles_of_a_horizontal_segment(point: tuple[float, float, float], angle: float) -> None:
     segment = np.array([[0.0, 0, 10, 0]])  # its midpoint is (5, 0)
@@ -168,7 +176,7 @@ def test_unrelated_segments_have_no_points(count: int, camera: Camera | None) ->
 def test_pieces_of_one_line_are_no_structure(camera: Camera | None) -> None:
     start = np.arange(40) * 15.0
     pieces = np.stack([start + 5, 40 + start / 4, start + 17, 43 + start / 4], axis=1)
-    pieces = np.concatenate([pieces, pieces + [0, 2, 0, 2]])  # both edges of a stroke
+    pieces = np.concatenate([pieces, pieces + np.array([0, 2, 0, 2])])  # both edges of a stroke
     assert len(estimate_vanishing_points(pieces, 640, 480, camera=camera).points) == 0
 
 

@@ -86,7 +86,11 @@ def test_sharpness_does_not_make_up_for_straightness() -> None:
         "over-sharpened": sharpened(straight, 3.0),
     }
     bent = warped(straight, 1.5)
-    lose = {"bent": bent, "bent and over-sharpened": sharpened(bent, 3.0), "bent, blurred": cv2.GaussianBlur(bent, (0, 0), 1)}
+    lose = {
+        "bent": bent,
+        "bent and over-sharpened": sharpened(bent, 3.0),
+        "bent, blurred": cv2.GaussianBlur(bent, (0, 0), 1),
+    }
     good = {name: perspective_consistency(image, points)["consistency_2"] for name, image in keep.items()}
     bad = {name: perspective_consistency(image, points)["consistency_2"] for name, image in lose.items()}
     assert min(good.values()) > max(bad.values()) + 0.1, (good, bad)

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import commit, environment
+from project_tools import commit, environment
 
 DAG = """
 stages:
@@ -91,9 +90,7 @@ def wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> No
 
 
 @pytest.mark.slow
-def test_server_worker_and_deployment_run(
-    small_project: Path, prefect_environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_server_worker_and_deployment_run(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
     env = prefect_environment
 
     def prefect(*arguments: str, check: bool = True) -> str:

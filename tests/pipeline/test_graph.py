@@ -1,6 +1,7 @@
 """The DAG as DVC sees it."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_stage_modules_match_dvc_yaml(project: Path) -> None:
         module = name.removesuffix("_kitti")
         assert f"python -m stages.{module}" in stage["cmd"]
         assert f"stages/{module}.py" in stage["deps"]
-        assert any(param.split(".")[0] == module for param in stage["params"])
+        assert name == "report" or any(param.split(".")[0] == module for param in stage["params"])
         for dependency in stage["deps"]:
             if "$" not in dependency and dependency.split("/")[0] in ("alberti", "stages", "pretrained"):
                 assert (project / dependency).exists(), dependency
@@ -60,3 +61,42 @@ def test_broken_dvc_yaml_is_one_error(project_copy: Path) -> None:
     (project_copy / "dvc.yaml").write_text("stages: {a: {cmd: 'x', outz: [b]}}")
     with pytest.raises(ConfigError, match=r"dvc\.yaml"):
         stage_graph(project_copy)
+
+
+GROUND_FLOOR = {"errors", "files", "images", "progress", "seeding", "checkpoints", "parallel", "overlays", "image_folder"}
+"""What changes no outs, or reads and writes them as everything does."""
+ELSEWHERE = {
+    "alberti/diffusion/config.py": "its values are params",
+    "alberti/data/captions.py": "its values are params; prepare depends on all of alberti/data",
+    "alberti/diffusion/hashing.py": "keys of checkpoints",
+    "alberti/data/manifest.py": "the contract between stages, versioned",
+    "alberti/geometry/camera.py": "conventions, fixed",
+    "alberti/losses/_sweep.py": "losses/depth.py does not use it",
+    "alberti/losses/perspective.py": "losses/depth.py does not use it",
+    "alberti/metrics/depth.py": "validation of depth training does not use it",
+    "alberti/metrics/perspective.py": "only finetune's reading of annotations imports it",
+    "alberti/annotate.py": "finetune only reads its rows",
+}
+
+
+def test_stages_depend_on_the_modules_that_they_import(project: Path) -> None:
+    """A new module that a stage uses must be among its deps, or here with a reason."""
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    for name, definition in stages.items():
+        if name == "report":
+            continue  # it shows what others made
+        stage = definition.get("do", definition)
+        deps = [dependency for dependency in stage["deps"] if dependency.startswith("alberti")]
+        module = f"stages.{name.removesuffix('_kitti')}"
+        code = f"import sys, {module}; print(*(m for m in sys.modules if m.startswith('alberti.')))"
+        if name == "finetune":
+            code = code.replace("import sys,", "import sys, alberti.diffusion.train,")
+        done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+        for imported in done.stdout.split():
+            path = project / (imported.replace(".", "/") + ".py")
+            relative = path.relative_to(project).as_posix()
+            if not path.is_file() or imported.split(".")[1] in GROUND_FLOOR or relative in ELSEWHERE:
+                continue
+            if imported.startswith("alberti.data.scenes") and name in ("base", "finetune"):
+                continue  # rendering on the fly, which no stage does
+            assert any(relative == dep or relative.startswith(dep + "/") for dep in deps), f"{name} imports {relative}"

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alberti.data.scenes.layout import CROSSINGS, TRIM, Boxes, Draws, Hulls, Plan
-from alberti.data.scenes.styles import MATERIALS, accents, roofs, trims, walls
+from alberti.data.scenes import details
+from alberti.data.scenes.details import ROW, SLOTS, absent
+from alberti.data.scenes.layout import CROSSINGS, Boxes, Draws, Hulls, Plan
+from alberti.data.scenes.styles import MATERIALS, accents, trims, walls
 
-SLOTS = 12
-"""Buildings along each side of the street."""
-_ROW = 2 * SLOTS
 _ENDS, _CROSS_ENDS, SKEWED = 3, 2 * CROSSINGS, 2
-OWNERS = 2 * _ROW + _CROSS_ENDS + _ENDS + SKEWED
+OWNERS = 2 * ROW + _CROSS_ENDS + _ENDS + SKEWED
 """Buildings with parameters of their own: front row, back row, ends of side streets, end of the street, skewed ones."""
-FACADES = OWNERS + _ROW
+FACADES = OWNERS + ROW
 """Facade slots: the owners, then a bay window for each building of the front row, which borrows its building's."""
 
 SHEET = [
@@ -76,11 +75,7 @@ class Buildings:
     floors: Tensor
     shops: Tensor
     details: list[Boxes]
-    roofs: list[Hulls]
-
-
-def _absent(low: Tensor, high: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    return low, torch.where(present[..., None], high, low - 1)
+    roofs: Hulls
 
 
 def _front_row(draws: Draws, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,7 +118,7 @@ def _heights(draws: Draws, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     common, own, terrace = draws.take(1), draws.take(OWNERS), plan.table.chance("terrace", draws.take(1))
     floors = plan.table.between("floors", torch.where(terrace, common, 0.55 * common + 0.45 * own)).floor()
     behind = torch.ones(OWNERS, device=own.device)
-    behind[_ROW : 2 * _ROW] = 1.35
+    behind[ROW : 2 * ROW] = 1.35
     floors = (floors * behind).floor().clamp(min=1)
     heights = []
     for name in ("ground_height", "floor_height"):
@@ -134,58 +129,62 @@ def _heights(draws: Draws, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return ground, floors, storey, ground + (floors - 1) * storey + 0.3 + 0.5 * parapet
 
 
-def draw_buildings(draws: Draws, plan: Plan) -> Buildings:
-    """All buildings with roofs, cornices, bay windows, awnings and chimneys."""
+def draw_buildings(draws: Draws, plan: Plan, eye: Tensor) -> Buildings:
+    """All buildings with roofs, cornices, bay windows, awnings and chimneys, clear of the camera at ``eye`` (B, 3)."""
     ground, floors, storey, height = _heights(draws, plan)
-    along, across, stands = _front_row(draws, plan)
-    front = _corners(_mirror(across), height[:, :_ROW].reshape(-1, 2, SLOTS), along)
-    back_near = across[..., 1] + 2 + 9 * draws.take(2, SLOTS)
-    back = torch.stack([back_near, back_near + plan.table.between("depth", draws.take(2, SLOTS))], dim=-1)
-    rear = _corners(_mirror(back), height[:, _ROW : 2 * _ROW].reshape(-1, 2, SLOTS), along)
-    ends = _end_boxes(draws, plan, height)
-    skew_low, skew_high, yaw, centre, skewed = _skewed(draws, plan, height[:, -SKEWED:])
-    present = torch.cat(
-        [stands.flatten(1), (stands & (draws.take(2, SLOTS) < 0.75)).flatten(1), ends[2], skewed], dim=1
-    )
-    low = torch.cat([front[0], rear[0], ends[0], skew_low], dim=1)
-    high = torch.cat([front[1], rear[1], ends[1], skew_high], dim=1)
+    low, high, present, yaw, centre = _bodies(draws, plan, height)
     shops = plan.table.chance("shop", draws.take(OWNERS)) & (ground > 2.9)
     material = plan.table.material(draws.take(OWNERS))
     finish = _finish(draws, plan, material)
-    sheets = _sheets(draws, plan, material, low, high, ground, floors, storey, shops)
-    low, high = _absent(low, high, present)
+    sheets = _sheets(draws, plan, material, low, high, ground, storey, shops)
+    low, high = absent(low, high, present)
 
-    bay_low, bay_high = _bays(draws, plan, low[:, :_ROW], high[:, :_ROW], ground[:, :_ROW])
-    owner = torch.cat([torch.arange(OWNERS), torch.arange(_ROW)]).to(low.device)
-    sheets = torch.cat([sheets, _bay_sheets(sheets[:, :, :_ROW], bay_low, bay_high)], dim=2)
-    gable = plan.table.chance("gable", draws.take(_ROW)) & present[:, :_ROW] & (floors[:, :_ROW] < 7)
-    trim = finish[3:6, :, :_ROW].permute(1, 2, 0)
-    wall = finish[0:3, :, :_ROW].permute(1, 2, 0)
-    accent = finish[6:9, :, :_ROW].permute(1, 2, 0)
-    roof = _roofs(draws, plan, low[:, :_ROW], high[:, :_ROW], gable, wall)
-    details = [
-        _cornices(draws, plan, low[:, :_ROW], high[:, :_ROW], gable, trim),
-        _awnings(draws, plan, low[:, :_ROW], high[:, :_ROW], ground[:, :_ROW], shops[:, :_ROW], accent, trim),
-        _chimneys(draws, low[:, :_ROW], high[:, :_ROW], gable, roof, wall),
+    row_low, row_high, row_ground = low[:, :ROW], high[:, :ROW], ground[:, :ROW]
+    wall, trim, accent = (finish[i : i + 3, :, :ROW].permute(1, 2, 0) for i in (0, 3, 6))
+    bay_low, bay_high = details.bays(draws, plan, eye, row_low, row_high, row_ground)
+    sheets = torch.cat([sheets, _bay_sheets(sheets[:, :, :ROW], bay_low, bay_high)], dim=2)
+    gable = plan.table.chance("gable", draws.take(ROW)) & present[:, :ROW] & (floors[:, :ROW] < 7)
+    roof = details.roofs(draws, plan, row_low, row_high, gable, wall)
+    extras = [
+        details.cornices(draws, plan, row_low, row_high, gable, trim),
+        details.awnings(draws, plan, eye, row_low, row_high, row_ground, shops[:, :ROW], accent),
+        details.chimneys(draws, row_low, row_high, gable, roof, wall),
     ]
+    owner = torch.cat([torch.arange(OWNERS), torch.arange(ROW)]).to(low.device)
     return Buildings(
-        torch.cat([low, bay_low], dim=1),
-        torch.cat([high, bay_high], dim=1),
-        yaw,
-        centre,
-        sheets.transpose(0, 1).contiguous(),
-        finish[:, :, owner].transpose(0, 1).contiguous(),
-        material[:, owner],
-        floors[:, owner],
-        shops[:, owner],
-        details,
-        [roof],
+        low=torch.cat([low, bay_low], dim=1),
+        high=torch.cat([high, bay_high], dim=1),
+        yaw=yaw,
+        centre=centre,
+        sheets=sheets.transpose(0, 1).contiguous(),
+        finish=finish[:, :, owner].transpose(0, 1).contiguous(),
+        material=material[:, owner],
+        floors=floors[:, owner],
+        shops=shops[:, owner],
+        details=extras,
+        roofs=roof,
     )
+
+
+def _bodies(draws: Draws, plan: Plan, height: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Owners' corners low, high (B, OWNERS, 3), which of them stand, and heading and centre of the skewed ones."""
+    along, across, stands = _front_row(draws, plan)
+    front = _corners(_mirror(across), height[:, :ROW].reshape(-1, 2, SLOTS), along)
+    near = across[..., 1] + 2 + 9 * draws.take(2, SLOTS)
+    behind = torch.stack([near, near + plan.table.between("depth", draws.take(2, SLOTS))], dim=-1)
+    rear = _corners(_mirror(behind), height[:, ROW : 2 * ROW].reshape(-1, 2, SLOTS), along)
+    ends = _end_boxes(draws, plan, height)
+    skew_low, skew_high, yaw, centre, skewed = _skewed(draws, plan, height[:, -SKEWED:])
+    backed = stands & (draws.take(2, SLOTS) < 0.75)
+    present = torch.cat([stands.flatten(1), backed.flatten(1), ends[2], skewed], dim=1)
+    low = torch.cat([front[0], rear[0], ends[0], skew_low], dim=1)
+    high = torch.cat([front[1], rear[1], ends[1], skew_high], dim=1)
+    return low, high, present, yaw, centre
 
 
 def _end_boxes(draws: Draws, plan: Plan, height: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Buildings that close side streets and the street itself: low, high (B, 9, 3) and presence."""
-    first = 2 * _ROW
+    first = 2 * ROW
     far = plan.front[:, None, None] + 32 + 30 * draws.take(2, CROSSINGS)
     across = _mirror(torch.stack([far, far + 12], dim=-1))
     middle = plan.cross_z[:, None, :, None]
@@ -247,7 +246,6 @@ def _sheets(
     low: Tensor,
     high: Tensor,
     ground: Tensor,
-    floors: Tensor,
     storey: Tensor,
     shops: Tensor,
 ) -> Tensor:
@@ -257,59 +255,64 @@ def _sheets(
     is ``pitch_u`` x ``pitch_v`` with a window of the given half sizes in its middle, lifted by ``lift``; whole cells
     fill a wall. ``half_width`` <= 0 makes a blank wall.
     """
-    glass, between = material == MATERIALS.index("glass"), plan.table.between
-    size = torch.stack([high[..., 2] - low[..., 2], high[..., 0] - low[..., 0]], dim=-1)[..., None].expand(
-        -1, -1, -1, 2
-    )
+    size = torch.stack([high[..., 2] - low[..., 2], high[..., 0] - low[..., 0]], dim=-1)
+    glass = material == MATERIALS.index("glass")
+    columns = _cells(draws, plan, glass, size, torch.stack([ground, storey], dim=-1), shops)
+    columns["start_v"] = torch.stack([torch.zeros_like(ground), ground], dim=-1)[:, :, None]
+    columns |= _joinery(draws, plan, glass, shops, columns)
+    shape = columns["pitch_u"].shape
+    return torch.stack([columns[name].expand(shape) for name in SHEET])
+
+
+def _cells(draws: Draws, plan: Plan, glass: Tensor, size: Tensor, height: Tensor, shops: Tensor) -> dict[str, Tensor]:
+    """Cells and the windows in them: pitches, half sizes, lift; ``size`` by axis, ``height`` of a storey by zone."""
+    between = plan.table.between
+
+    def by_zone(lower: Tensor, upper: Tensor) -> Tensor:
+        return torch.stack([torch.where(shops, lower, upper), upper], dim=-1)[:, :, None]
+
     pitch = between("pitch", draws.take(OWNERS))
-    shop_pitch = 2.6 + 2.4 * draws.take(OWNERS)
-    wanted = torch.stack([torch.where(shops, shop_pitch, pitch), pitch], dim=-1)[:, :, None, :]
-    pitch_u = size / (size / wanted).round().clamp(min=1)
-    shape = pitch_u.shape
-    pitch_v = torch.stack([ground, storey], dim=-1)[:, :, None, :].expand(shape)
-    start_v = torch.stack([torch.zeros_like(ground), ground], dim=-1)[:, :, None, :].expand(shape)
+    wanted = by_zone(2.6 + 2.4 * draws.take(OWNERS), pitch)
+    pitch_u = size[..., None] / (size[..., None] / wanted).round().clamp(min=1)
+    pitch_v = height[:, :, None].expand(pitch_u.shape)
     wide = torch.where(glass, 0.93, between("window_wide", draws.take(OWNERS)))
-    high_share = torch.where(glass, 0.9, between("window_high", draws.take(OWNERS)))
-    shop_wide, shop_high = 0.72 + 0.2 * draws.take(OWNERS), 0.62 + 0.14 * draws.take(OWNERS)
-    share_u = torch.stack([torch.where(shops, shop_wide, wide), wide], dim=-1)[:, :, None, :]
-    share_v = torch.stack([torch.where(shops, shop_high, high_share), high_share], dim=-1)[:, :, None, :]
-    half_width, half_height = 0.5 * pitch_u * share_u, 0.5 * pitch_v * share_v
-    blank = plan.table.chance("blank_side", draws.take(OWNERS)) & ~glass
-    facing_z = torch.tensor([False, True], device=low.device)[None, None, :, None]
-    in_rows = (torch.arange(OWNERS, device=low.device) < 2 * _ROW)[None, :, None, None]
-    half_width = torch.where(blank[:, :, None, None] & facing_z & in_rows, -1.0, half_width)
-    lift = torch.where(glass, 0.0, 0.02 + 0.06 * draws.take(OWNERS))[:, :, None, None] * pitch_v
-    lift = torch.where(torch.stack([shops, torch.zeros_like(shops)], -1)[:, :, None, :], -0.06 * pitch_v, lift)
+    tall = torch.where(glass, 0.9, between("window_high", draws.take(OWNERS)))
+    half_width = 0.5 * pitch_u * by_zone(0.72 + 0.2 * draws.take(OWNERS), wide)
+    half_height = 0.5 * pitch_v * by_zone(0.62 + 0.14 * draws.take(OWNERS), tall)
+    blank = (plan.table.chance("blank_side", draws.take(OWNERS)) & ~glass)[:, :, None, None]
+    facing_z = torch.tensor([False, True], device=size.device)[:, None]
+    in_rows = (torch.arange(OWNERS, device=size.device) < 2 * ROW)[:, None, None]
+    half_width = torch.where(blank & facing_z & in_rows, -1.0, half_width)
+    upper_lift = torch.where(glass, 0.0, 0.02 + 0.06 * draws.take(OWNERS))
+    lift = by_zone(torch.full_like(upper_lift, -0.06), upper_lift) * pitch_v
+    return {"pitch_u": pitch_u, "pitch_v": pitch_v, "half_width": half_width, "half_height": half_height, "lift": lift}
 
-    def per_owner(values: Tensor) -> Tensor:
-        return values[:, :, None, None].expand(shape)
 
-    frame = per_owner(between("frame", draws.take(OWNERS)))
-    bars = draws.take(OWNERS)
-    third = per_owner(torch.where(bars < 0.3, 0.33, torch.where(bars < 0.75, 0.0, 9.0)))
-    mullion_u = third * half_width.clamp(min=0.3)
-    crossbar = per_owner(draws.take(OWNERS))
-    mullion_v = torch.where(crossbar < 0.6, half_height * (0.2 + 0.4 * crossbar), 9.0)
-    mullion = per_owner(0.025 + 0.025 * draws.take(OWNERS))
-    band = per_owner(between("band", draws.take(OWNERS)) * (draws.take(OWNERS) < 0.75))
-    pilaster = per_owner(between("pilaster", draws.take(OWNERS)) * (draws.take(OWNERS) < 0.5))
-    sill = per_owner(between("sill", draws.take(OWNERS)))
-    shuttered = per_owner(plan.table.chance("shutters", draws.take(OWNERS)) & ~glass)
-    upper = torch.tensor([False, True], device=low.device)
-    shutter = torch.where(shuttered & upper, torch.minimum(0.5 * half_width, 0.46 * pitch_u - half_width), 0.0)
-    door = torch.where(upper, 0.0, per_owner(torch.where(shops, 0.25, 0.3)))
-    lit = torch.where(upper, per_owner(0.15 + 0.5 * draws.take(OWNERS)), 0.75)
-    columns = (pitch_u, pitch_v, start_v, half_width, half_height, lift, frame, mullion_u) + (
-        mullion_v,
-        mullion,
-        band,
-        pilaster,
-        sill,
-        shutter.clamp(min=0),
-        door,
-        lit,
-    )
-    return torch.stack([column.expand(shape) for column in columns])
+def _joinery(draws: Draws, plan: Plan, glass: Tensor, shops: Tensor, cells: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Frames, glazing bars, bands, sills, shutters, doors, lights."""
+    between, half_width = plan.table.between, cells["half_width"]
+    upper = torch.tensor([False, True], device=glass.device)
+
+    def own(values: Tensor) -> Tensor:
+        return values[:, :, None, None]
+
+    bars, crossbar = draws.take(OWNERS), own(draws.take(OWNERS))
+    # A bar far outside its window is none.
+    share = torch.where(bars < 0.3, 0.33, torch.where(bars < 0.75, 0.0, 9.0))
+    shuttered = own(plan.table.chance("shutters", draws.take(OWNERS)) & ~glass)
+    leaf = torch.minimum(0.5 * half_width, 0.46 * cells["pitch_u"] - half_width).clamp(min=0)
+    return {
+        "frame": own(between("frame", draws.take(OWNERS))),
+        "mullion_u": own(share) * half_width.clamp(min=0.3),
+        "mullion_v": torch.where(crossbar < 0.6, cells["half_height"] * (0.2 + 0.4 * crossbar), 9.0),
+        "mullion": own(0.025 + 0.025 * draws.take(OWNERS)),
+        "band": own(between("band", draws.take(OWNERS)) * (draws.take(OWNERS) < 0.75)),
+        "pilaster": own(between("pilaster", draws.take(OWNERS)) * (draws.take(OWNERS) < 0.5)),
+        "sill": own(between("sill", draws.take(OWNERS))),
+        "shutter": torch.where(shuttered & upper, leaf, 0.0),
+        "door": torch.where(upper, 0.0, own(torch.where(shops, 0.25, 0.3))),
+        "lit": torch.where(upper, own(0.15 + 0.5 * draws.take(OWNERS)), 0.75),
+    }
 
 
 def _bay_sheets(sheets: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -321,94 +324,3 @@ def _bay_sheets(sheets: Tensor, low: Tensor, high: Tensor) -> Tensor:
     columns["half_width"] = 0.36 * columns["pitch_u"]
     columns["shutter"] = torch.zeros_like(pitch)
     return torch.stack([column.expand(pitch.shape) for column in columns.values()])
-
-
-def _bays(draws: Draws, plan: Plan, low: Tensor, high: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
-    """Bay windows: slender boxes before the upper floors of the front row."""
-    there = plan.table.chance("bay", draws.take(_ROW)) & (high[..., 2] - low[..., 2] > 7) & (high[..., 1] > ground + 5)
-    share = draws.take(_ROW, 2)
-    half = 0.9 + 1.1 * share[..., 0]
-    middle = low[..., 2] + half + 1 + (high[..., 2] - low[..., 2] - 2 * half - 2) * share[..., 1]
-    out = 0.5 + 0.5 * draws.take(_ROW)
-    left = torch.arange(_ROW, device=low.device) < SLOTS
-    x = torch.where(left, high[..., 0], low[..., 0])
-    bay_low = torch.stack([torch.where(left, x - 0.5, x - out), ground, middle - half], dim=-1)
-    bay_high = torch.stack([torch.where(left, x + out, x + 0.5), high[..., 1] - 0.7, middle + half], dim=-1)
-    return _absent(bay_low, bay_high, there)
-
-
-def _roofs(draws: Draws, plan: Plan, low: Tensor, high: Tensor, gable: Tensor, wall: Tensor) -> Hulls:
-    """Pitched roofs: prisms whose ridge runs along the street, or across it."""
-    across = plan.table.chance("gable_across", draws.take(_ROW))
-    slope = plan.table.between("roof_pitch", draws.take(_ROW))
-    eaves = 0.25
-    centre = (low + high) / 2
-    half = torch.where(across, high[..., 2] - low[..., 2], high[..., 0] - low[..., 0]) / 2 + eaves
-    base = high[..., 1] - 0.15
-    rise = slope * half
-    outer_low, outer_high = low - eaves, high + eaves
-    roof_low = torch.stack([outer_low[..., 0], base, outer_low[..., 2]], dim=-1)
-    roof_high = torch.stack([outer_high[..., 0], base + rise, outer_high[..., 2]], dim=-1)
-    norm = torch.sqrt(slope * slope + 1)
-    planes = []
-    zero, one = torch.zeros_like(norm), torch.ones_like(norm)
-    for sign in (-1.0, 1.0):
-        lean = sign * slope / norm
-        nx, nz = torch.where(across, zero, lean), torch.where(across, lean, zero)
-        ny = one / norm
-        offset = nx * centre[..., 0] + ny * (base + rise) + nz * centre[..., 2]
-        planes.append(torch.stack([nx, ny, nz, offset], dim=-1))
-    for sign in (-1.0, 1.0):
-        nx, nz = torch.where(across, sign * one, zero), torch.where(across, zero, sign * one)
-        edge = roof_high if sign > 0 else roof_low
-        offset = sign * torch.where(across, edge[..., 0], edge[..., 2])
-        planes.append(torch.stack([nx, zero, nz, offset], dim=-1))
-    bottom = torch.stack([zero, -one, zero, -base], dim=-1)
-    planes += [bottom, bottom]
-    roof_low, roof_high = _absent(roof_low, roof_high, gable)
-    colours = roofs(low.device)[plan.table.is_kitti.long()]
-    colour = colours.gather(1, (draws.take(_ROW, 1) * 6).long().expand(-1, -1, 3)) * (0.8 + 0.4 * draws.take(_ROW, 1))
-    stripe = torch.full_like(norm, 0.32)
-    return Hulls(TRIM, roof_low, roof_high, colour, wall, stripe, torch.stack(planes, dim=2))
-
-
-def _cornices(draws: Draws, plan: Plan, low: Tensor, high: Tensor, gable: Tensor, trim: Tensor) -> Boxes:
-    """A projecting strip along the top of a flat-roofed building."""
-    there = plan.table.chance("cornice", draws.take(_ROW)) & ~gable & (high[..., 1] > low[..., 1])
-    out, tall = 0.1 + 0.4 * draws.take(_ROW, 1), 0.3 + 0.5 * draws.take(_ROW)
-    side = torch.tensor([1.0, 0.0, 0.3], device=low.device)
-    cornice_low, cornice_high = low - out * side, high + out * side
-    cornice_low = torch.stack([cornice_low[..., 0], high[..., 1] - tall, cornice_low[..., 2]], dim=-1)
-    cornice_high = torch.stack([cornice_high[..., 0], high[..., 1] + 0.2, cornice_high[..., 2]], dim=-1)
-    low, high = _absent(cornice_low, cornice_high, there)
-    return Boxes.make(TRIM, low, high, trim)
-
-
-def _awnings(
-    draws: Draws, plan: Plan, low: Tensor, high: Tensor, ground: Tensor, shops: Tensor, accent: Tensor, trim: Tensor
-) -> Boxes:
-    """Canopies above shop windows, some striped."""
-    there = plan.table.chance("awning", draws.take(_ROW)) & shops & (high[..., 1] > low[..., 1])
-    out = 0.7 + 1.0 * draws.take(_ROW)
-    left = torch.arange(_ROW, device=low.device) < SLOTS
-    x = torch.where(left, high[..., 0], low[..., 0])
-    inset = (high[..., 2] - low[..., 2]) * 0.3 * draws.take(_ROW)
-    top = ground * 0.86
-    awning_low = torch.stack([torch.where(left, x - 0.2, x - out), top - 0.3, low[..., 2] + 0.3 + inset], dim=-1)
-    awning_high = torch.stack([torch.where(left, x + out, x + 0.2), top, high[..., 2] - 0.3], dim=-1)
-    low, high = _absent(awning_low, awning_high, there)
-    striped = (draws.take(_ROW) < 0.4).float() * 0.6
-    return Boxes.make(TRIM, low, high, accent, side=accent, stripe=striped)
-
-
-def _chimneys(draws: Draws, low: Tensor, high: Tensor, gable: Tensor, roof: Hulls, wall: Tensor) -> Boxes:
-    """A chimney through each of most pitched roofs."""
-    there = gable & (draws.take(_ROW) < 0.7)
-    share = 0.25 + 0.5 * draws.take(_ROW, 2)
-    x = low[..., 0] + (high[..., 0] - low[..., 0]) * share[..., 0]
-    z = low[..., 2] + (high[..., 2] - low[..., 2]) * share[..., 1]
-    top = roof.high[..., 1] + 0.3 + 0.5 * draws.take(_ROW)
-    stack_low = torch.stack([x - 0.35, high[..., 1] - 0.5, z - 0.45], dim=-1)
-    stack_high = torch.stack([x + 0.35, top, z + 0.45], dim=-1)
-    stack_low, stack_high = _absent(stack_low, stack_high, there)
-    return Boxes.make(TRIM, stack_low, stack_high, wall * 0.8)

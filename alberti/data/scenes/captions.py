@@ -52,13 +52,13 @@ def _caption(row: list[int], area: int) -> str:
     materials, rest = row[: len(MATERIALS)], row[len(MATERIALS) :]
     tall, low, shops, _, zebra, side, cars, trees, lamps, signs, awnings, style, weather, sky = rest
     parts = [f"{_SETTING[STYLES[style]]} with {_facades(materials, tall, low, area)}"]
-    if shops:
+    if shops and sum(materials) >= 0.04 * area:
         parts.append("shops with awnings" if awnings else "shops")
     if cars:
         parts.append(_some(cars, "car"))
     if trees:
         parts.append(_some(trees, "tree"))
-    if zebra >= 0.004 * area:
+    if zebra >= 0.002 * area:
         parts.append("a zebra crossing")
     if side >= 0.006 * area:
         parts.append("a side street")

@@ -12,9 +12,9 @@ CAMERAS = ("street", "kitti")
 class SceneConfig:
     """Settings of rendered streets.
 
-    ``style`` is one of STYLES or "mixed", which draws one of the training styles for each scene. ``camera`` "street" varies
-    in place, direction and field of view; "kitti" is KITTI's left colour camera, scaled to the image's size. Each pixel
-    averages ``supersample`` squared samples. Beyond ``max_depth`` metres everything is sky, with depth 0.
+    ``style`` is one of STYLES or "mixed", which draws one of the training styles for each scene. ``camera`` "street"
+    varies in place, direction and field of view; "kitti" is KITTI's left colour camera, scaled to the image's size.
+    Each pixel averages ``supersample`` squared samples. Beyond ``max_depth`` metres everything is sky, with depth 0.
     """
 
     style: str = "mixed"

@@ -4,6 +4,8 @@ A facade is a sheet of cells, whole ones from edge to edge. Everything is drawn 
 wall, so that it stays crisp near by and fades to its mean far away instead of flickering.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,23 @@ class _Row:
         return value
 
 
+@dataclass
+class _Spot:
+    """Where rays meet a wall, (T, R) each, metres: ``u`` from its edge, ``v`` above the ground, ``cu`` and ``cv`` from
+    the middle of the cell; filter widths ``fu``, ``fv`` and their inverses; two random numbers of the cell."""
+
+    u: Tensor
+    v: Tensor
+    cu: Tensor
+    cv: Tensor
+    fu: Tensor
+    fv: Tensor
+    sharp_u: Tensor
+    sharp_v: Tensor
+    chance: Tensor
+    other: Tensor
+
+
 def shade_facades(
     scenes: Scenes, rays: Rays, slot: Tensor, points: Vectors, normal: Vectors, sky: Vectors, scale: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -45,12 +64,12 @@ def shade_facades(
     upper = beyond(v - lowest.start_v, torch.full_like(v, 1e30)).round_().to(torch.int32)
     sheet = _Row(SHEET, sheets, owner * 4 + axis * 2 + upper)
     finish = _Row(FINISH, buildings.finish.transpose(0, 1).flatten(1), owner)
-    sharp_u, sharp_v = fu.reciprocal(), fv.reciprocal()
     column_index, cu = cell(u, sheet.pitch_u)
     row_index, cv = cell(v - sheet.start_v, sheet.pitch_v)
     key = (column_index * 37 + row_index * 101 + upper * 509 + axis * 211 + finish.seed).to(torch.int32)
-    chance, other = hashed(key), hashed(key + 1907)
-    return _compose(scenes, rays, sheet, finish, u, v, cu, cv, sharp_u, sharp_v, fu, fv, chance, other, normal, sky)
+    spot = _Spot(u, v, cu, cv, fu, fv, fu.reciprocal(), fv.reciprocal(), hashed(key), hashed(key + 1907))
+    night = scenes.light.lit.index_select(0, rays.scene)[:, None]
+    return _compose(spot, sheet, finish, night, (normal[1] * normal[1] * 2).clamp(max=1), sky)
 
 
 def _wall_coordinates(
@@ -87,104 +106,77 @@ def _wall_coordinates(
 
 
 def _compose(
-    scenes: Scenes,
-    rays: Rays,
-    sheet: _Row,
-    finish: _Row,
-    u: Tensor,
-    v: Tensor,
-    cu: Tensor,
-    cv: Tensor,
-    sharp_u: Tensor,
-    sharp_v: Tensor,
-    fu: Tensor,
-    fv: Tensor,
-    chance: Tensor,
-    other: Tensor,
-    normal: Vectors,
-    sky: Vectors,
+    spot: _Spot, sheet: _Row, finish: _Row, night: Tensor, roof: Tensor, sky: Vectors
 ) -> tuple[list[Tensor], list[Tensor]]:
-    au = cu.abs()
-    door = ((sheet.door - chance) * 1e6).clamp(0, 1)
+    """Albedo and emitted light of the layers: wall, trim, shutters and doors, panes; ``roof`` is 1 on flat tops."""
+    door = ((sheet.door - spot.chance) * 1e6).clamp(0, 1)
     half_width = mix(sheet.half_width, torch.minimum(sheet.half_width, 0.3 * sheet.half_width + 0.4), door)
     half_height = mix(sheet.half_height, 0.4 * sheet.pitch_v, door)
-    lift = mix(sheet.lift, -0.1 * sheet.pitch_v, door)
-    wv = cv - lift
-    av = wv.abs()
-    opening = _window(au, av, half_width, half_height, sharp_u, sharp_v, sheet, fu, fv)
-    glass = _window(au, av, half_width - sheet.frame, half_height - sheet.frame, sharp_u, sharp_v, sheet, fu, fv)
-    bars_u = strip((au - sheet.mullion_u).abs(), sheet.mullion, sharp_u)
-    bars_v = strip((wv - sheet.mullion_v).abs(), sheet.mullion, sharp_v)
-    glass = glass * (1 - torch.maximum(bars_u, bars_v))
-    trim = opening
-    sill = sheet.sill
-    ledge = strip((wv + half_height + sill).abs(), sill, sharp_v) * strip(au, (half_width + 0.14).clamp(min=0), sharp_u)
-    trim = torch.maximum(trim, ledge * (1 - door) * (half_width * 1e6).clamp(0, 1))
-    edge = 0.5 * sheet.pitch_v - cv.abs()
-    trim = torch.maximum(trim, strip(edge, sheet.band, sharp_v))
-    trim = torch.maximum(trim, strip(0.5 * sheet.pitch_u - au, sheet.pilaster, sharp_u))
+    wv = spot.cv - mix(sheet.lift, -0.1 * sheet.pitch_v, door)
+    opening = _window(spot, wv, half_width, half_height, sheet)
+    glass = _window(spot, wv, half_width - sheet.frame, half_height - sheet.frame, sheet)
+    glass = glass * (1 - _bars(spot, wv, sheet))
+    trim = torch.maximum(opening, _mouldings(spot, wv, half_width, half_height, sheet, door))
     wing = 0.5 * sheet.shutter
-    shutter = strip((au - half_width - wing).abs(), wing, sharp_u) * strip(av, half_height, sharp_v)
-    shutter = shutter * (1 - door)
-    wall = _wall(finish, u, v, sharp_u, sharp_v, fu, fv)
-    # The opening's head and one jamb lie in their own shade: that is what makes a window a recess.
-    depth = 0.5 * sheet.frame + 0.05
-    recess = strip((wv - half_height + depth).abs(), depth, sharp_v) * opening
-    shade = (1 - 0.55 * recess) * (
-        1 - 0.25 * strip((edge - sheet.band - 0.1).abs(), 0.1, sharp_v) * (sheet.band * 20).clamp(0, 1)
-    )
-    accent = torch.maximum(shutter, glass * door)
-    pane = glass * (1 - door)
-    roof = (normal[1] * normal[1] * 2).clamp(max=1)
-    keep = 1 - roof
-    curtain = (
-        ((finish.curtain - other) * 1e6).clamp(0, 1) * beyond(wv - half_height * (1.6 * chance - 1), sharp_v) * 0.8
-    )
-    lit = ((sheet.lit - other) * 1e6).clamp(0, 1) * scenes.light.lit.index_select(0, rays.scene)[:, None]
-    lit = lit * (0.35 + 0.65 * chance) * pane * keep
-    mirror = pane * finish.shine * keep * (0.55 + 0.5 * chance) * (1 - curtain)
+    shutter = strip((spot.cu.abs() - half_width - wing).abs(), wing, spot.sharp_u)
+    shutter = shutter * strip(wv.abs(), half_height, spot.sharp_v) * (1 - door)
+    # The opening's head lies in its own shade, and so does the wall under a band: that is what gives them depth.
+    head = 0.5 * sheet.frame + 0.05
+    recess = strip((wv - half_height + head).abs(), head, spot.sharp_v) * opening
+    under = strip((0.5 * sheet.pitch_v - spot.cv.abs() - sheet.band - 0.1).abs(), 0.1, spot.sharp_v)
+    shade = (1 - 0.55 * recess) * (1 - 0.25 * under * (sheet.band * 20).clamp(0, 1))
+    accent, pane, keep = torch.maximum(shutter, glass * door), glass * (1 - door), 1 - roof
+    drawn = beyond(wv - half_height * (1.6 * spot.chance - 1), spot.sharp_v)
+    curtain = ((finish.curtain - spot.other) * 1e6).clamp(0, 1) * drawn * 0.8
+    lit = ((sheet.lit - spot.other) * 1e6).clamp(0, 1) * night * (0.35 + 0.65 * spot.chance) * pane * keep
+    mirror = pane * finish.shine * keep * (0.55 + 0.5 * spot.chance) * (1 - curtain)
+    walls, brightness = (finish.wall_r, finish.wall_g, finish.wall_b), _wall(spot, finish)
+    trims, accents = (finish.trim_r, finish.trim_g, finish.trim_b), (finish.accent_r, finish.accent_g, finish.accent_b)
     albedo, emitted = [], []
-    walls = (finish.wall_r, finish.wall_g, finish.wall_b)
-    trims = (finish.trim_r, finish.trim_g, finish.trim_b)
-    accents = (finish.accent_r, finish.accent_g, finish.accent_b)
     for i in range(3):
-        colour = mix(walls[i] * wall, trims[i], trim)
-        colour = mix(colour, accents[i], accent)
+        colour = mix(mix(walls[i] * brightness, trims[i], trim), accents[i], accent)
         colour = mix(colour, 0.025 + curtain * _CURTAIN[i], pane) * shade
         albedo.append(mix(colour, walls[i] * 0.3 + 0.08, roof))
         emitted.append(mirror * sky[i] + lit * (0.9 * _WARM[i]))
     return albedo, emitted
 
 
-def _window(
-    au: Tensor,
-    av: Tensor,
-    half_width: Tensor,
-    half_height: Tensor,
-    sharp_u: Tensor,
-    sharp_v: Tensor,
-    sheet: _Row,
-    fu: Tensor,
-    fv: Tensor,
-) -> Tensor:
+def _bars(spot: _Spot, wv: Tensor, sheet: _Row) -> Tensor:
+    """Glazing bars: one or two upright, a crossbar."""
+    upright = strip((spot.cu.abs() - sheet.mullion_u).abs(), sheet.mullion, spot.sharp_u)
+    return torch.maximum(upright, strip((wv - sheet.mullion_v).abs(), sheet.mullion, spot.sharp_v))
+
+
+def _mouldings(spot: _Spot, wv: Tensor, half_width: Tensor, half_height: Tensor, sheet: _Row, door: Tensor) -> Tensor:
+    """Sills under windows, bands between floors, pilasters between columns of windows."""
+    sill = strip((wv + half_height + sheet.sill).abs(), sheet.sill, spot.sharp_v)
+    sill = sill * strip(spot.cu.abs(), (half_width + 0.14).clamp(min=0), spot.sharp_u)
+    sill = sill * (1 - door) * (half_width * 1e6).clamp(0, 1)
+    band = strip(0.5 * sheet.pitch_v - spot.cv.abs(), sheet.band, spot.sharp_v)
+    pilaster = strip(0.5 * sheet.pitch_u - spot.cu.abs(), sheet.pilaster, spot.sharp_u)
+    return torch.maximum(torch.maximum(sill, band), pilaster)
+
+
+def _window(spot: _Spot, wv: Tensor, half_width: Tensor, half_height: Tensor, sheet: _Row) -> Tensor:
     """Coverage of the cell's rectangle; where the filter is wider than a cell, the sheet's mean."""
     half_width, half_height = half_width.clamp(min=0), half_height.clamp(min=0)
-    blur_u = (fu / sheet.pitch_u * 1.6 - 0.6).clamp(0, 1)
-    blur_v = (fv / sheet.pitch_v * 1.6 - 0.6).clamp(0, 1)
-    across = mix(strip(au, half_width, sharp_u), 2 * half_width / sheet.pitch_u, blur_u)
-    return across * mix(strip(av, half_height, sharp_v), 2 * half_height / sheet.pitch_v, blur_v)
+    blur_u = (spot.fu / sheet.pitch_u * 1.6 - 0.6).clamp(0, 1)
+    blur_v = (spot.fv / sheet.pitch_v * 1.6 - 0.6).clamp(0, 1)
+    across = mix(strip(spot.cu.abs(), half_width, spot.sharp_u), 2 * half_width / sheet.pitch_u, blur_u)
+    return across * mix(strip(wv.abs(), half_height, spot.sharp_v), 2 * half_height / sheet.pitch_v, blur_v)
 
 
-def _wall(finish: _Row, u: Tensor, v: Tensor, sharp_u: Tensor, sharp_v: Tensor, fu: Tensor, fv: Tensor) -> Tensor:
+def _wall(spot: _Spot, finish: _Row) -> Tensor:
     """Brightness of the wall: courses with staggered joints, stains, grain, and damp near the ground."""
+    u, v = spot.u, spot.v
     course = finish.course + 1e-3
     index, cv = cell(v, course)
-    fine = (1.3 - 1.6 * fv / course).clamp(0, 1)
-    lines = strip(0.5 * course - cv.abs(), 0.06 * course, sharp_v)
+    fine = (1.3 - 1.6 * spot.fv / course).clamp(0, 1)
+    lines = strip(0.5 * course - cv.abs(), 0.06 * course, spot.sharp_v)
     joint = finish.joint + 1e-3
     odd = index - 2 * (index * 0.5).floor()
     brick, cu = cell(u + odd * 0.5 * joint, joint)
-    ends = strip(0.5 * joint - cu.abs(), 0.06 * course, sharp_u) * (1.3 - 1.6 * fu / joint).clamp(0, 1)
+    ends = strip(0.5 * joint - cu.abs(), 0.06 * course, spot.sharp_u) * (1.3 - 1.6 * spot.fu / joint).clamp(0, 1)
     mortar = finish.course_depth * torch.maximum(lines, ends) * fine
     each = (hashed((index * 57 + brick * 131 + finish.seed).to(torch.int32)) - 0.5) * finish.course_depth * fine
     stain = noise(u * 2.3 + finish.seed, v * 1.1 + finish.seed)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alberti.data.scenes.layout import CABIN, CAR, CROSSINGS, LEAF, TRIM, Boxes, Draws, Hulls, Plan
+from alberti.data.scenes.layout import CABIN, CAR, CROSSINGS, LEAF, TRIM, Boxes, Draws, Hulls, Plan, clear_of
 from alberti.data.scenes.styles import CAR_COLOURS, accents, palette
 
 _PARKED, _MOVING, _CROSSING = 14, 4, 2
@@ -39,13 +39,6 @@ def draw_furniture(draws: Draws, plan: Plan, eye: Tensor) -> Furniture:
     return Furniture(
         cars, cabins, lamps, _signs(draws, plan, eye), trunks, _hedges(draws, plan, eye), crowns, lamp_z, lamp_x
     )
-
-
-def _keep(low: Tensor, high: Tensor, there: Tensor, eye: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Drop what is absent or comes within ``margin`` metres of the camera, seen from above."""
-    near = (eye[:, None] > low - margin) & (eye[:, None] < high + margin)
-    there = there & ~(near[..., 0] & near[..., 2])
-    return low, torch.where(there[..., None], high, low - 1)
 
 
 def _box(
@@ -97,7 +90,7 @@ def _cars(draws: Draws, plan: Plan, eye: Tensor) -> tuple[Boxes, Hulls]:
     half_z = torch.where(turned, width, length) / 2
     colour = palette(CAR_COLOURS, device)[(draws.take(CARS) * len(CAR_COLOURS)).long()]
     low, high = _box(x, 0.0, waist, z, half_x, half_z)
-    low, high = _keep(low, high, chance, eye, 1.6)
+    low, high = clear_of(low, high, chance, eye, 1.6)
     body = Boxes.make(CAR, low, high, colour)
     return body, _cabins(draws, low, high, waist, roof, turned, van, colour)
 
@@ -147,9 +140,9 @@ def _lamps(draws: Draws, plan: Plan, eye: Tensor) -> tuple[Boxes, Tensor, Tensor
     there = plan.table.chance("lamps", draws.take(1)).expand(-1, LAMPS) & _off_crossings(plan, z, 0.5)
     arm = 0.5 + 1.2 * draws.take(1)
     parts = [
-        _keep(*_box(x, 0.0, tall, z, 0.07, 0.07), there, eye, 0.8),
-        _keep(*_box(x - side * arm / 2, tall - 0.1, tall, z, arm / 2, 0.04), there, eye, 0.8),
-        _keep(*_box(x - side * arm, tall - 0.2, tall - 0.02, z, 0.32, 0.12), there, eye, 0.8),
+        clear_of(*_box(x, 0.0, tall, z, 0.07, 0.07), there, eye, 0.8),
+        clear_of(*_box(x - side * arm / 2, tall - 0.1, tall, z, arm / 2, 0.04), there, eye, 0.8),
+        clear_of(*_box(x - side * arm, tall - 0.2, tall - 0.02, z, 0.32, 0.12), there, eye, 0.8),
     ]
     dark = (0.02 + 0.2 * draws.take(1, 1)).expand(-1, 1, 3)
     bright = torch.full_like(dark, 0.85)
@@ -167,8 +160,8 @@ def _signs(draws: Draws, plan: Plan, eye: Tensor) -> Boxes:
     x = side * (plan.road[:, None] + 0.4)
     there = plan.table.chance("signs", draws.take(SIGNS)) & _off_crossings(plan, z, 0.3)
     half = 0.26 + 0.14 * draws.take(SIGNS)
-    post = _keep(*_box(x, 0.0, 2.9, z, 0.04, 0.04), there, eye, 0.8)
-    panel = _keep(*_box(x, 2.9 - 2 * half, 2.95, z - 0.06, half, 0.02), there, eye, 0.8)
+    post = clear_of(*_box(x, 0.0, 2.9, z, 0.04, 0.04), there, eye, 0.8)
+    panel = clear_of(*_box(x, 2.9 - 2 * half, 2.95, z - 0.06, half, 0.02), there, eye, 0.8)
     grey = torch.full((*x.shape, 3), 0.3, device=eye.device)
     paint = accents(eye.device)[(draws.take(SIGNS) * 8).long()] * 1.3
     low, high = torch.cat([post[0], panel[0]], 1), torch.cat([post[1], panel[1]], 1)
@@ -193,7 +186,7 @@ def _trees(draws: Draws, plan: Plan, eye: Tensor) -> tuple[Boxes, Boxes]:
     there = street & (draws.take(TREES) < 0.7) & _off_crossings(plan, z, 1.5)
     tall = plan.table.between("tree_height", draws.take(TREES))
     half = (0.09 + 0.02 * tall * draws.take(TREES)).clamp(max=0.3)
-    trunk = _keep(*_box(x, 0.0, tall * 0.6, z, half, half), there, eye, 1.4)
+    trunk = clear_of(*_box(x, 0.0, tall * 0.6, z, half, half), there, eye, 2.0)
     bark = torch.tensor([0.06, 0.045, 0.03], device=device) * (0.6 + 1.2 * draws.take(TREES, 1))
     trunks = Boxes.make(TRIM, *trunk, bark)
     green = torch.tensor([0.07, 0.14, 0.03], device=device) * (0.6 + 0.7 * draws.take(1, 1))
@@ -215,7 +208,7 @@ def _trees(draws: Draws, plan: Plan, eye: Tensor) -> tuple[Boxes, Boxes]:
             radius,
             radius,
         )
-        low, high = _keep(low, high, there & (trunk[1][..., 1] > 0), eye, 0.8)
+        low, high = clear_of(low, high, there & (trunk[1][..., 1] > 0), eye, 1.6)
         lows.append(low)
         highs.append(high)
     crowns = Boxes.make(LEAF, torch.cat(lows, 1), torch.cat(highs, 1), green.repeat(1, CROWN_PARTS, 1))
@@ -234,7 +227,7 @@ def _hedges(draws: Draws, plan: Plan, eye: Tensor) -> Boxes:
     room = (plan.front - edge > 1.2)[:, None]
     there = plan.table.chance("hedge", draws.take(HEDGES)) & room & _off_crossings(plan, middle, 6.5)
     tall = 0.6 + 0.9 * draws.take(HEDGES)
-    low, high = _keep(*_box(x, 0.0, tall, middle, 0.25, half), there, eye, 1.0)
+    low, high = clear_of(*_box(x, 0.0, tall, middle, 0.25, half), there, eye, 1.0)
     kind = draws.take(HEDGES, 1)
     leaf = torch.tensor([0.05, 0.10, 0.025], device=eye.device)
     stone = torch.tensor([0.4, 0.37, 0.33], device=eye.device)

@@ -62,12 +62,14 @@ def render_scenes(
 ) -> Iterator[RenderedScene]:
     """Render one scene an id, in order and in constant memory.
 
-    A scene depends on (seed, id, config) only: on the CPU its bytes are the same for any ``batch_size`` and any number of
-    threads; on a GPU values may differ by rounding. Without ``with_images`` the pictures are black, and much cheaper.
+    A scene depends on (seed, id, config) only: on the CPU its bytes are the same for any ``batch_size`` and any number
+    of threads; on a GPU values may differ by rounding. Without ``with_images`` the pictures are black, and much
+    cheaper. On the CPU as many batches are worked on as torch has threads.
     """
     size = default_batch_size(config, device) if batch_size is None else batch_size
     if size < 1:
         raise ConfigError(f"batch_size: expected at least 1, got {size}")
+
     def render(batch: list[str]) -> list[RenderedScene]:
         rendered = render_batch(batch, seed, config, device, with_images=with_images)
         return _unpack(batch, rendered, seed, config)

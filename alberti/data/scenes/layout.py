@@ -46,8 +46,8 @@ class Draws:
 class Boxes:
     """Boxes of one kind: ``low`` and ``high`` corners (B, n, 3) in street axes; high < low marks an absent one.
 
-    ``top`` and ``side`` (B, n, 3) are linear colours of horizontal (or sloping) and of vertical faces; ``stripe`` (B, n)
-    is the period in metres of darker lines across them, 0 for none.
+    ``top`` and ``side`` (B, n, 3) are linear colours of horizontal (or sloping) and of vertical faces; ``stripe``
+    (B, n) is the period in metres of darker lines across them, 0 for none.
     """
 
     kind: int
@@ -71,6 +71,14 @@ class Hulls(Boxes):
     """Convex bodies inside their boxes: ``planes`` (B, n, 6, 4) of outward normal and offset, normal . p <= offset."""
 
     planes: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def clear_of(low: Tensor, high: Tensor, there: Tensor, eye: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+    """Corners (B, n, 3), high < low for bodies that are not ``there`` (B, n) or that come, seen from above, within
+    ``margin`` metres of the camera at ``eye`` (B, 3)."""
+    near = (eye[:, None] > low - margin) & (eye[:, None] < high + margin)
+    there = there & ~(near[..., 0] & near[..., 2])
+    return low, torch.where(there[..., None], high, low - 1)
 
 
 @dataclass

@@ -90,7 +90,7 @@ def build_scenes(
     view = draw_view(draws, plan, camera, width, height)
     light = draw_light(draws, plan)
     furniture = draw_furniture(draws, plan, view.eye)
-    buildings = draw_buildings(draws, plan)
+    buildings = draw_buildings(draws, plan, view.eye)
     bodies, slots = _collect(buildings, furniture)
     return Scenes(plan, buildings, furniture, view, light, bodies, slots)
 
@@ -138,9 +138,8 @@ def _collect(buildings: Buildings, furniture: Furniture) -> tuple[Bodies, dict[s
     groups: dict[str, Boxes] = {"facades": facades}
     groups |= {f"details{i}": detail for i, detail in enumerate(buildings.details)}
     groups |= {"cars": f.cars, "lamps": f.lamps, "signs": f.signs, "trunks": f.trunks, "hedges": f.hedges}
-    hulls: dict[str, Boxes] = {f"roofs{i}": roof for i, roof in enumerate(buildings.roofs)}
-    hulls |= {"skewed": skewed, "cabins": f.cabins}
-    every = groups | hulls | {"crowns": f.crowns}
+    hulls: dict[str, Hulls] = {"roofs": buildings.roofs, "skewed": skewed, "cabins": f.cabins}
+    every = {**groups, **hulls, "crowns": f.crowns}
     slots, start = {}, 0
     for name, group in every.items():
         slots[name] = slice(start, start + group.low.shape[1])
@@ -164,7 +163,7 @@ def _collect(buildings: Buildings, furniture: Furniture) -> tuple[Bodies, dict[s
     )
     half[:, slots["skewed"]] = torch.stack([local[..., 0], local[..., 1] / 2, local[..., 2]], dim=-1)
     yaw[:, slots["skewed"]] = buildings.yaw
-    planes = torch.cat([group.planes for group in hulls.values() if isinstance(group, Hulls)], dim=1)
+    planes = torch.cat([group.planes for group in hulls.values()], dim=1)
     bodies = Bodies(
         boxes=slots["hedges"].stop,
         hulls=planes.shape[1],

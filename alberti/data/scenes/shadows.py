@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from alberti.data.scenes.scene import Bodies
-from alberti.data.scenes.tracing import _BIG, Pairs, Vectors, _shift_planes, make_pairs, select
+from alberti.data.scenes.tracing import BIG, Pairs, Vectors, make_pairs, shift_planes
 
 _CLEAR = 0.03
 """Metres that a body must lie off a point to hide it: less is the body itself."""
@@ -37,7 +37,7 @@ def _light_mask(bodies: Bodies, sun: Tensor, points: Vectors, facing: Tensor, sc
     """
     lean_x, lean_z = sun[:, 0] / sun[:, 1], sun[:, 2] / sun[:, 1]
     rows = []
-    hidden = (1 - facing) * _BIG
+    hidden = (1 - facing) * BIG
     for axis, lean in ((0, lean_x), (2, lean_z)):
         flat = points[axis] - points[1] * lean.index_select(0, scene)[:, None]
         rows += [(flat + hidden).amin(1), (flat - hidden).amax(1)]
@@ -74,7 +74,7 @@ class _Blocker:
             self.enter = torch.minimum(a, b).flatten(0, 1)
             self.leave = torch.maximum(a, b).flatten(0, 1)
         elif name == "hulls":
-            self.planes = _shift_planes(bodies.planes, torch.zeros_like(sun)).flatten(0, 1)
+            self.planes = shift_planes(bodies.planes, torch.zeros_like(sun)).flatten(0, 1)
         else:
             span = slice(self.first, self.first + self.size)
             self.centre, self.half = (value[:, span].flatten(0, 1) for value in (bodies.centre, bodies.half))
@@ -95,22 +95,20 @@ class _Blocker:
         torch.maximum(near, enter[:, 2:3] - points[2], out=near)
         far = torch.minimum(leave[:, 0:1] - points[0], leave[:, 1:2] - points[1])
         torch.minimum(far, leave[:, 2:3] - points[2], out=far)
-        return torch.minimum((far - near) * _BIG, far - _CLEAR)
+        return torch.minimum((far - near) * BIG, far - _CLEAR)
 
     @staticmethod
     def _hulls(planes: Tensor, sun: Tensor, points: list[Tensor]) -> Tensor:
-        near = far = None
+        near, far = torch.full_like(points[0], -BIG), torch.full_like(points[0], BIG)
         for i in range(planes.shape[1]):
             n = planes[:, i]
             slope = (n[:, 0] * sun[:, 0] + n[:, 1] * sun[:, 1] + n[:, 2] * sun[:, 2])[:, None] + 1e-12
             gap = n[:, 3:4] - (points[0] * n[:, 0:1] + points[1] * n[:, 1:2] + points[2] * n[:, 2:3])
             t = gap / slope
-            out = (slope * _BIG).clamp(-1e20, 1e20)
-            first, last = t - out.clamp(min=0), t - out.clamp(max=0)
-            near = first if near is None else torch.maximum(near, first)
-            far = last if far is None else torch.minimum(far, last)
-        assert near is not None and far is not None
-        return torch.minimum((far - near) * _BIG, far - _CLEAR)
+            out = (slope * BIG).clamp(-1e20, 1e20)
+            torch.maximum(near, t - out.clamp(min=0), out=near)
+            torch.minimum(far, t - out.clamp(max=0), out=far)
+        return torch.minimum((far - near) * BIG, far - _CLEAR)
 
     @staticmethod
     def _blobs(centre: Tensor, half: Tensor, sun: Tensor, points: list[Tensor]) -> Tensor:
@@ -120,7 +118,7 @@ class _Blocker:
         b = c[0] * u[:, 0:1] + c[1] * u[:, 1:2] + c[2] * u[:, 2:3]
         gap = b * b - a * (c[0] * c[0] + c[1] * c[1] + c[2] * c[2] - 1)
         far = (b + gap.clamp(min=0).sqrt()) / a
-        return torch.minimum(gap * _BIG, far - _CLEAR)
+        return torch.minimum(gap * BIG, far - _CLEAR)
 
 
 def _accumulate(shade: Tensor, vectors: tuple[Tensor, ...], pairs: Pairs, blocker: _Blocker) -> None:
@@ -134,9 +132,6 @@ def _accumulate(shade: Tensor, vectors: tuple[Tensor, ...], pairs: Pairs, blocke
             if n <= 0:
                 break
             body = pairs.bodies.index_select(0, start[:n] + k)
-            blocked = (blocker(body, [v[:n] for v in chosen]) * _BIG).clamp_(0, 1)
+            blocked = (blocker(body, [v[:n] for v in chosen]) * BIG).clamp_(0, 1)
             torch.maximum(hidden[:n], blocked, out=hidden[:n])
         shade.index_copy_(0, rows, hidden)
-
-
-__all__ = ["select", "shadowed"]

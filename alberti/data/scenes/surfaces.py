@@ -91,7 +91,8 @@ def shade_cabin(
     along = mix(low_z, low_x, turned)
     flank = mix(normal[0] * normal[0], normal[2] * normal[2], turned)
     sharp = (1 / scale).clamp(max=1e3)
-    glass = strip((points[1] - middle - 0.02).abs(), (half - 0.09).clamp(min=0.01), sharp)
+    pane = (half - 0.09).clamp(0.01, 0.3)
+    glass = strip((points[1] - middle - half + 0.09 + pane).abs(), pane, sharp)
     glass = glass * ((0.86 - normal[1]) * 1e3).clamp(0, 1)
     glass = glass * (1 - strip(along.abs(), 0.045, sharp) * ((flank - 0.4) * 1e3).clamp(0, 1))
     albedo = [mix(paint, 0.015, glass) for paint in _colours(bodies.top, flat)]

@@ -1,10 +1,10 @@
 """Ray casting for a whole batch of scenes at once.
 
 The image is cut into tiles. Each tile gets the list of the bodies whose projections touch it, tiles are sorted by the
-length of their lists, and step k intersects the k-th body of every tile that has one: a dense, branch-free computation on
-a prefix of the rows. The nearest hit is kept as one integer, the bits of the distance with the body's slot in the lowest
-nine, so that the minimum of integers keeps both; :func:`refine` then computes the exact distance and normal from the body
-that won. Selections (``where``) are written as clamps, which the CPU runs ten times faster.
+length of their lists, and step k intersects the k-th body of every tile that has one: a dense, branch-free computation
+on a prefix of the rows. The nearest hit is kept as one integer, the bits of the distance with the body's slot in the
+lowest nine, so that the minimum of integers keeps both; :func:`refine` then computes the exact distance and normal from
+the body that won. Selections (``where``) are written as clamps, which the CPU runs ten times faster.
 
 A ray is eye + t d, d scaled to 1 along the optical axis, so t is the depth z.
 """
@@ -19,7 +19,7 @@ from alberti.data.scenes.scene import GROUND_SLOT, SKY_SLOT, SLOTS, Bodies
 from alberti.data.scenes.textures import leaf_noise
 
 NEAR = 0.05
-_BIG = 1e30
+BIG = 1e30
 _TINY = 1e-12
 _ROWS = 512
 """Rows of 256 rays handled at once on the CPU, so that a step's arrays stay in its cache."""
@@ -167,7 +167,7 @@ def _hitter(name: str, bodies: Bodies, eye: Tensor) -> Callable:
         return body // bodies.count * n + body % bodies.count - first
 
     if name == "hulls":
-        planes = _shift_planes(bodies.planes, eye).flatten(0, 1)
+        planes = shift_planes(bodies.planes, eye).flatten(0, 1)
         return lambda body, d: _hit_hulls(planes.index_select(0, local(body)), d)
     centre = (bodies.centre[:, first : bodies.count] - eye[:, None]).flatten(0, 1)
     half = bodies.half[:, first : bodies.count].flatten(0, 1)
@@ -180,7 +180,7 @@ def _hitter(name: str, bodies: Bodies, eye: Tensor) -> Callable:
     return blobs
 
 
-def _shift_planes(planes: Tensor, eye: Tensor) -> Tensor:
+def shift_planes(planes: Tensor, eye: Tensor) -> Tensor:
     """Planes (B, M, 6, 4) with offsets measured from the eye."""
     e = eye[:, None, None]
     offset = planes[..., 3] - (planes[..., 0] * e[..., 0] + planes[..., 1] * e[..., 1] + planes[..., 2] * e[..., 2])
@@ -188,30 +188,25 @@ def _shift_planes(planes: Tensor, eye: Tensor) -> Tensor:
 
 
 def _hit_boxes(low: Tensor, high: Tensor, inverse: list[Tensor]) -> Tensor:
-    enter = leave = None
+    enter = torch.full_like(inverse[0], NEAR)
+    leave = torch.full_like(inverse[0], BIG)
     for axis, inv in enumerate(inverse):
         t0, t1 = inv * low[:, axis, None], inv * high[:, axis, None]
-        first, last = torch.minimum(t0, t1), torch.maximum(t0, t1)
-        enter = first if enter is None else torch.maximum(enter, first, out=enter)
-        leave = last if leave is None else torch.minimum(leave, last, out=leave)
-    assert enter is not None and leave is not None
-    enter.clamp_(min=NEAR)
-    return (enter - leave).clamp_(min=0).mul_(_BIG).add_(enter)
+        torch.maximum(enter, torch.minimum(t0, t1), out=enter)
+        torch.minimum(leave, torch.maximum(t0, t1, out=t0), out=leave)
+    return leave.sub_(enter).neg_().clamp_(min=0).mul_(BIG).add_(enter)
 
 
 def _hit_hulls(planes: Tensor, d: list[Tensor]) -> Tensor:
-    enter, leave = None, None
+    enter, leave = torch.full_like(d[0], NEAR), torch.full_like(d[0], BIG)
     for i in range(planes.shape[1]):
         normal = planes[:, i]
         slope = d[0] * normal[:, 0:1] + d[1] * normal[:, 1:2] + d[2] * normal[:, 2:3] + _TINY
         t = normal[:, 3:4] / slope
-        out = slope.mul_(_BIG).clamp_(-1e20, 1e20)
-        first, last = t - out.clamp(min=0), t - out.clamp(max=0)
-        enter = first if enter is None else torch.maximum(enter, first)
-        leave = last if leave is None else torch.minimum(leave, last)
-    assert enter is not None and leave is not None
-    enter = enter.clamp(min=NEAR)
-    return (enter - leave).clamp(min=0).mul(_BIG).add(enter)
+        out = slope.mul_(BIG).clamp_(-1e20, 1e20)
+        torch.maximum(enter, t - out.clamp(min=0), out=enter)
+        torch.minimum(leave, t - out.clamp(max=0), out=leave)
+    return leave.sub_(enter).neg_().clamp_(min=0).mul_(BIG).add_(enter)
 
 
 def _hit_blobs(centre: Tensor, half: Tensor, eye: Tensor, d: list[Tensor]) -> Tensor:
@@ -227,7 +222,7 @@ def _hit_blobs(centre: Tensor, half: Tensor, eye: Tensor, d: list[Tensor]) -> Te
     x, y, z = (d[i] * t + eye[:, i, None] for i in range(3))
     inside = gap / a
     ragged = leaf_noise(x, y, z) * 0.75
-    return t + ((ragged - inside).clamp(min=0) + (-b).clamp(min=0) + (NEAR - t).clamp(min=0)) * _BIG
+    return t + ((ragged - inside).clamp(min=0) + (-b).clamp(min=0) + (NEAR - t).clamp(min=0)) * BIG
 
 
 def refine(bodies: Bodies, eye: Tensor, rays: Rays, slot: Tensor, touched: dict[str, Tensor]) -> tuple[Tensor, Vectors]:
@@ -247,7 +242,7 @@ def refine(bodies: Bodies, eye: Tensor, rays: Rays, slot: Tensor, touched: dict[
         if not len(rows):
             continue
         part, value_part = flat.index_select(0, rows), value.index_select(0, rows)
-        mine = (value_part - (low - 0.5)).mul(_BIG).clamp(0, 1) * ((high - 0.5) - value_part).mul(_BIG).clamp(0, 1)
+        mine = (value_part - (low - 0.5)).mul(BIG).clamp(0, 1) * ((high - 0.5) - value_part).mul(BIG).clamp(0, 1)
         refiner = _refine_hulls if name == "hulls" else _refine_blobs
         t_part, normal_part = refiner(bodies, eye, rays.rows(rows), part, value_part, mine)
         for old, new in zip((t, *normal), (t_part, *normal_part), strict=True):
@@ -269,7 +264,7 @@ def _refine_boxes(bodies: Bodies, rays: Rays, flat: Tensor) -> tuple[Tensor, Vec
         enters.append((centre - rays.eye[axis] - sign * half) / (rays.d[axis] + _TINY))
         signs.append(sign)
     t = torch.maximum(torch.maximum(enters[0], enters[1]), enters[2])
-    faces = [((enter - t) * _BIG + 1).clamp_(0, 1) for enter in enters]
+    faces = [((enter - t) * BIG + 1).clamp_(0, 1) for enter in enters]
     x, y, z = (-sign * face for sign, face in zip(signs, faces, strict=True))
     return t.clamp(NEAR, 1e6), (x, y, z)
 
@@ -277,7 +272,7 @@ def _refine_boxes(bodies: Bodies, rays: Rays, flat: Tensor) -> tuple[Tensor, Vec
 def _refine_hulls(
     bodies: Bodies, eye: Tensor, rays: Rays, flat: Tensor, value: Tensor, mine: Tensor
 ) -> tuple[Tensor, Vectors]:
-    planes = _shift_planes(bodies.planes, eye).flatten(0, 1).flatten(0, 1)
+    planes = shift_planes(bodies.planes, eye).flatten(0, 1).flatten(0, 1)
     body = ((value - bodies.boxes) * mine).to(torch.int32) + (rays.scene * bodies.hulls).to(torch.int32)[:, None]
     best = torch.full_like(rays.d[0], -1e20)
     normal = [torch.zeros_like(best) for _ in range(3)]
@@ -285,8 +280,8 @@ def _refine_hulls(
         index = body * 6 + i
         n = [column(planes[:, j].contiguous(), index) for j in range(4)]
         slope = n[0] * rays.d[0] + n[1] * rays.d[1] + n[2] * rays.d[2] + _TINY
-        enter = n[3] / slope - slope.mul(_BIG).clamp(0, 1e20)
-        newer = (enter - best).mul(_BIG).clamp(0, 1)
+        enter = n[3] / slope - slope.mul(BIG).clamp(0, 1e20)
+        newer = (enter - best).mul(BIG).clamp(0, 1)
         best = torch.maximum(best, enter)
         normal = [old + (new - old) * newer for old, new in zip(normal, n, strict=False)]
     return best.clamp(NEAR, 1e6), (normal[0], normal[1], normal[2])

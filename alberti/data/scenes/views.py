@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from alberti.data.scenes.layout import Draws, Plan
-from alberti.data.scenes.styles import WEATHERS
 
 KITTI_SIZE = (1242, 375)
 KITTI_FOCAL = 721.5377
 KITTI_CENTRE = (609.5593, 172.8540)
 KITTI_HEIGHT = 1.65
-_MIXED = ("street", "kitti")
-CAMERAS = _MIXED
 
 
 @dataclass
@@ -30,8 +27,8 @@ class View:
 @dataclass
 class Light:
     """Light of B scenes, linear: ``sun`` (B, 3) towards the main light, ``sun_colour``, ``ambient``, ``zenith``,
-    ``horizon`` (B, 3), ``haze`` (B,) per metre, ``clouds`` (B,) cover, ``lit`` and ``lamps`` (B,) strength of windows and
-    street lamps, ``weather`` (B,) an index into WEATHERS."""
+    ``horizon`` (B, 3), ``haze`` (B,) per metre, ``clouds`` (B,) cover, ``lit`` and ``lamps`` (B,) strength of windows
+    and street lamps, ``weather`` (B,) an index into WEATHERS."""
 
     sun: Tensor
     sun_colour: Tensor
@@ -58,8 +55,9 @@ def draw_view(draws: Draws, plan: Plan, camera: str, width: int, height: int) ->
     yaw = torch.where(draw[:, 2] < 0.5, 0.30 * wide_yaw, 0.85 * wide_yaw)
     pitch = -0.07 + 0.30 * draw[:, 3]
     roll = (draw[:, 4] - 0.5) * (0.10 * draw[:, 5])
-    level = torch.where(draw[:, 6] < 0.75, 1.3 + 1.2 * draw[:, 7], 2.5 + 5.0 * draw[:, 7])
-    x = (draw[:, 8] - 0.5) * 2 * (plan.road + 0.8 * plan.pavement)
+    level = torch.where(draw[:, 6] < 0.75, 1.3 + 1.2 * draw[:, 7], 2.5 + (0.5 * plan.front).clamp(max=5.0) * draw[:, 7])
+    # Far enough from the building line for eaves and cornices to pass.
+    x = (draw[:, 8] - 0.5) * 2 * torch.minimum(plan.road + 0.8 * plan.pavement, plan.front - 0.9)
     centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=draw.device).expand(len(x), 2)
     intrinsics = torch.cat([focal[:, None], focal[:, None], centre], dim=1)
     return View(torch.stack([x, level, torch.zeros_like(x)], dim=1), _axes(yaw, pitch, roll), intrinsics)
@@ -108,7 +106,7 @@ def draw_light(draws: Draws, plan: Plan) -> Light:
     strength = 0.85 + 0.3 * draw[:, 3:4]
     clouds = by_weather([[0.0, 0.55], [0.9, 1.0], [0.2, 0.7], [0.0, 0.5]])
     cover = clouds[:, 0] + (clouds[:, 1] - clouds[:, 0]) * draw[:, 4]
-    haze = by_weather([[0.003], [0.007], [0.006], [0.005]])[:, 0] * (0.5 + 1.5 * draw[:, 5])
+    haze = by_weather([[0.002], [0.005], [0.0045], [0.004]])[:, 0] * (0.5 + 1.5 * draw[:, 5])
     lit = by_weather([[0.0], [0.12], [0.55], [1.0]])[:, 0]
     lamps = by_weather([[0.0], [0.0], [0.06], [1.0]])[:, 0]
     return Light(
@@ -124,8 +122,3 @@ def draw_light(draws: Draws, plan: Plan) -> Light:
         lamps,
         weather,
     )
-
-
-def is_weather(light: Light, name: str) -> Tensor:
-    """(B,) bool."""
-    return light.weather == WEATHERS.index(name)

@@ -1,0 +1,69 @@
+"""`alberti doctor`."""
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from alberti.errors import ConfigError
+from pipeline.preflight import Machine, doctor, lacking
+
+LAPTOP = Machine(cores=2, memory_gb=8, disk_gb=50, gpus=(), gpu_usable=False)
+SERVER = Machine(cores=64, memory_gb=512, disk_gb=5000, gpus=(("H100", 80.0),), gpu_usable=True)
+
+
+def test_smoke_runs_on_a_laptop(project: Path) -> None:
+    assert lacking("smoke", project, LAPTOP) == []
+
+
+def test_what_a_laptop_lacks_for_the_gpu_profile(project: Path) -> None:
+    assert any("GPU: none found" in problem for problem in lacking("gpu", project, LAPTOP))
+    assert not any("GPU" in problem for problem in lacking("gpu", project, SERVER))
+
+
+def test_machine_limits_are_named(project: Path) -> None:
+    poor = Machine(cores=1, memory_gb=2, disk_gb=0.1, gpus=(("K80", 11.0),), gpu_usable=True)
+    problems = " ".join(lacking("gpu", project, poor))
+    assert "memory: 2 GB" in problems
+    assert "disk: 0.1 GB" in problems
+    assert "GPU: 11 GB" in problems
+    blind = Machine(cores=64, memory_gb=512, disk_gb=5000, gpus=(("H100", 80.0),), gpu_usable=False)
+    assert any("cannot use it" in problem for problem in lacking("gpu", project, blind))
+
+
+def test_paper_names_data_and_models_that_are_missing(project_copy: Path) -> None:
+    problems = " ".join(lacking("paper", project_copy, SERVER))
+    for text in ("datasets/holicity", "prepare.train.root", "datasets/vkitti2", "datasets/kitti", "base.path", "pixelformer"):
+        assert text in problems
+    assert "eigen_test_files.txt" in problems
+    for name in ("holicity", "vkitti2", "kitti"):
+        (project_copy / "datasets" / name).mkdir(parents=True)
+    (project_copy / "splits").mkdir()
+    for split in ("train", "val", "test"):
+        (project_copy / "splits" / f"eigen_{split}_files.txt").write_text("")
+    assert "prepare." not in " ".join(lacking("paper", project_copy, SERVER))
+
+
+def test_broken_profile_is_a_finding(project_copy: Path) -> None:
+    with open(project_copy / "conf/profile/smoke.yaml", "a") as file:
+        file.write("\nfintune: {}\n")
+    assert any("fintune" in problem for problem in lacking("smoke", project_copy, SERVER))
+
+
+def test_command(project_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(project_copy)
+    doctor()
+    shown = capsys.readouterr().out
+    for text in ("torch", "memory", "smoke", "paper", "datasets/holicity"):
+        assert text in shown
+    with pytest.raises(typer.Exit) as ended:
+        doctor("paper")
+    assert ended.value.exit_code == 1
+    with pytest.raises(ConfigError, match="there are default"):
+        doctor("papre")
+
+
+def test_outside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="not the project's folder"):
+        doctor()

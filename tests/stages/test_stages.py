@@ -1,0 +1,102 @@
+"""Every stage by its own command, without DVC and Prefect, in the order of the DAG."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from alberti.data.manifest import Dataset
+from pipeline.graph import stage_graph
+
+Stage = Callable[..., tuple[int, str]]
+
+
+def commands(project: Path, here: Path) -> list[tuple[str, ...]]:
+    """The DAG's commands for these params, in order."""
+    shutil.copy(project / "dvc.yaml", here)
+    (here / ".dvc").mkdir()
+    (here / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    graph = stage_graph(here)
+    result = []
+    for stage in graph:
+        name, _, instance = stage.partition("@")
+        if name == "finetune_depth_kitti":
+            name, instance = "finetune_depth", f"{instance}-kitti"
+        result.append((name, "--name", instance) if instance else (name,))
+    return result
+
+
+def test_all_stages_in_order(project: Path, here: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = commands(project, here)
+    for name in ("data", "models"):
+        shutil.rmtree(here / name)
+    for module in ("dvc", "prefect", "hydra"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for command in order:
+        code, stderr = stage(*command)
+        assert code == 0, (command, stderr)
+
+    params = yaml.safe_load((here / "params.yaml").read_text())
+    for role in ("train", "condition", "kitti", "test"):
+        Dataset.open(here / "data" / role, check_files=True)
+    for arm in params["arms"]:
+        assert len(Dataset.open(here / "data/generated" / arm, check_files=True)) == 2
+        made = json.loads((here / "models/finetuned" / arm / "provenance.json").read_text())
+        assert made["params"]["arm"] == arm
+        assert made["seed"] == 0
+        assert made["inputs"]["models/base"]
+        assert made["packages"]["torch"]
+        assert len(pd.read_csv(here / "metrics/images" / f"{arm}.csv")) == 2
+    assert (here / "report/index.html").is_file()
+    headlines = json.loads((here / "metrics/headlines/depth/dpt-original.json").read_text())
+    assert headlines["abs_rel"] > 0
+    left = [path for name in ("finetune", "base", "depth") for path in (here / "checkpoints" / name).glob("*/step-*")]
+    assert left == []
+
+
+def test_base_arm_is_the_base(here: Path, stage: Stage) -> None:
+    assert stage("finetune", "--name", "base")[0] == 0
+    weights = Path("unet/diffusion_pytorch_model.safetensors")
+    assert (here / "models/finetuned/base" / weights).read_bytes() == (here / "models/base" / weights).read_bytes()
+    assert json.loads((here / "metrics/finetune/base.json").read_text())["steps"] == 0
+
+
+def test_arms_differ_in_the_constraint_only(here: Path, stage: Stage) -> None:
+    """Same base, data order and noise: the ordinary loss of the first step is the same."""
+    first = []
+    for arm in ("unconstrained", "constrained"):
+        assert stage("finetune", "--name", arm)[0] == 0
+        first.append(pd.read_csv(here / f"plots/finetune/{arm}.csv").iloc[0])
+    assert first[0]["mse"] == first[1]["mse"]
+    assert first[1]["loss"] > first[0]["loss"]
+
+
+def test_user_s_kitti_is_indexed_where_it_lies(here: Path, stage: Stage) -> None:
+    assert stage("prepare", "--name", "test")[0] == 0
+    shutil.move(here / "data/test", here / "kitti")
+    values = yaml.safe_load((here / "params.yaml").read_text())
+    splits = {"test": "kitti/splits/test.txt"}
+    values["prepare"]["test"] = {"source": "kitti", "root": "kitti", "scenes": None, "options": splits}
+    (here / "params.yaml").write_text(yaml.safe_dump(values))
+    assert stage("prepare", "--name", "test")[0] == 0
+    assert not list((here / "data/test").rglob("*.png"))
+    code, stderr = stage("evaluate_depth", "--name", "pixelformer-original")
+    assert code == 0, stderr
+    assert json.loads((here / "metrics/depth/pixelformer-original.json").read_text())["n"] == 2
+
+
+def test_detected_points_need_a_row_a_sample(here: Path, stage: Stage) -> None:
+    values = yaml.safe_load((here / "params.yaml").read_text())
+    values["finetune"]["vanishing_points"] = "detected"
+    (here / "params.yaml").write_text(yaml.safe_dump(values))
+    assert stage("annotate")[0] == 0
+    path = here / "data/annotations/annotations.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    code, stderr = stage("finetune", "--name", "unconstrained")
+    assert code == 1
+    assert "no row for" in stderr
