@@ -63,7 +63,18 @@ def test_broken_dvc_yaml_is_one_error(project_copy: Path) -> None:
         stage_graph(project_copy)
 
 
-GROUND_FLOOR = {"errors", "files", "images", "progress", "seeding", "checkpoints", "parallel", "overlays", "image_folder"}
+GROUND_FLOOR = {
+    "errors",
+    "files",
+    "images",
+    "progress",
+    "seeding",
+    "checkpoints",
+    "parallel",
+    "overlays",
+    "image_folder",
+    "partial_file",
+}
 """What changes no outs, or reads and writes them as everything does."""
 ELSEWHERE = {
     "alberti/diffusion/config.py": "its values are params",
