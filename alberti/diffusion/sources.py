@@ -43,6 +43,8 @@ class TrainingSource(Protocol):
     height: int
     width: int
     fingerprint: str
+    fresh: bool
+    """Every visit gives a new picture."""
 
     def __len__(self) -> int: ...
 
@@ -70,6 +72,7 @@ class DatasetSource:
 
     def __init__(self, dataset: Dataset, vanishing_points: dict[str, Any] | None = None, *, keep: bool = True):
         first = dataset[0]
+        self.fresh = False
         self.dataset, self.height, self.width = dataset, first.height, first.width
         self.fingerprint = dataset.info.fingerprint
         for sample in dataset:

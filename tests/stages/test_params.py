@@ -5,16 +5,16 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from alberti.errors import ConfigError
+from pipeline.profiles import compose
 from stages.params import DepthTrainParams, check_params, load_params
 
 
 @pytest.fixture
 def values(project: Path) -> dict:
-    return yaml.safe_load((project / "params.yaml").read_text())
+    return compose(project, "smoke")
 
 
 def test_committed_params_load(project: Path) -> None:
