@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+LR_SCHEDULES = ("constant", "cosine", "polynomial")
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """How to train; ``batch_size`` is global, whatever the number of processes and of micro-batches."""
@@ -34,7 +37,7 @@ class LoopConfig:
     batch_size: int
     lr: float
     lr_schedule: str = "constant"
-    """"constant" or "cosine" (to ``lr_final``)."""
+    """"constant", "cosine" or "polynomial" (power 0.9), the last two down to ``lr_final``."""
     lr_final: float = 0.0
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -51,6 +54,10 @@ class LoopConfig:
     keep: int = 2
     log_every: int = 10
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lr_schedule not in LR_SCHEDULES:
+            raise ConfigError(f"lr_schedule: expected one of {', '.join(LR_SCHEDULES)}, got {self.lr_schedule!r}")
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,14 @@ LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
 def lr_at(step: int, config: LoopConfig) -> float:
-    """Learning rate of optimizer step ``step`` (from 0): linear warm-up, then constant or a half cosine to ``lr_final``."""
+    """Learning rate of optimizer step ``step`` (from 0): linear warm-up, then the schedule from ``lr`` to ``lr_final``."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.lr_schedule == "constant":
         return config.lr
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.lr_final + 0.5 * (config.lr - config.lr_final) * (1 + math.cos(math.pi * min(progress, 1.0)))
+    progress = min((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps), 1.0)
+    left = (1 - progress) ** 0.9 if config.lr_schedule == "polynomial" else 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr_final + (config.lr - config.lr_final) * left
 
 
 @lru_cache(maxsize=4)

@@ -47,9 +47,7 @@ def main() -> None:
     batch_size = options.batch_size or default_batch_size(config, options.device)
     batches(batch_size, batch_size, config, options.device)
     streamed = [options.count / stream(options.count, config, options.device) for _ in range(options.repeats)]
-    batched = [
-        options.count / batches(options.count, batch_size, config, options.device) for _ in range(options.repeats)
-    ]
+    batched = [options.count / batches(options.count, batch_size, config, options.device) for _ in range(options.repeats)]
     result = {
         "device": torch.cuda.get_device_name() if options.device != "cpu" else "cpu",
         "threads": options.threads,

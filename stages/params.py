@@ -128,7 +128,7 @@ class DepthTrainParams(Section):
     batch_size: int = Field(gt=0)
     lr: float = Field(gt=0)
     lr_final: float = Field(default=0.0, ge=0)
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    lr_schedule: Literal["constant", "cosine", "polynomial"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     grad_clip: float = Field(default=1.0, ge=0)

@@ -124,6 +124,14 @@ def test_learning_rate_schedule_at_its_corners():
     assert lr_at(110, config) == pytest.approx(0.1)
 
 
+def test_polynomial_rate_falls_with_power_nine_tenths():
+    config = LoopConfig(steps=100, batch_size=1, lr=1.0, lr_schedule="polynomial", lr_final=0.1)
+    assert lr_at(0, config) == pytest.approx(1.0)
+    assert lr_at(50, config) == pytest.approx(0.1 + 0.9 * 0.5**0.9)
+    with pytest.raises(ConfigError, match="lr_schedule"):
+        LoopConfig(steps=1, batch_size=1, lr=1.0, lr_schedule="linear")
+
+
 def test_micro_batches_give_the_same_training():
     whole = _train(None, config=LoopConfig(steps=6, batch_size=4, lr=1e-2), loss=_deterministic_loss)
     parts = _train(None, config=LoopConfig(steps=6, batch_size=4, lr=1e-2, accumulate=2), loss=_deterministic_loss)

@@ -57,8 +57,7 @@ def published_recipe(name: str, num_samples: int, *, epochs: int = 20, batch_siz
     """The published training of "dpt" (as the paper fine-tunes it) or "pixelformer" (on KITTI).
 
     ``changes`` override fields of the loop. DPT: 384 crops, lr 1e-4 -> 1e-6, 4 warm-up epochs (the number of epochs is not
-    published). PixelFormer: the benchmark crop, 352x1120, 1 degree of rotation, lr 4e-5 -> 4e-6, depth above 1 m only. Its code
-    lets the rate fall by a polynomial of power 0.9; here it falls by a cosine.
+    published). PixelFormer: the benchmark crop, 352x1120, 1 degree of rotation, lr 4e-5 -> 4e-6, depth above 1 m only.
     """
     per_epoch = max(1, num_samples // batch_size)
     loop = LoopConfig(steps=epochs * per_epoch, batch_size=batch_size, lr=1e-4, lr_schedule="cosine", weight_decay=1e-2)
@@ -66,7 +65,7 @@ def published_recipe(name: str, num_samples: int, *, epochs: int = 20, batch_siz
         loop = replace(loop, lr_final=1e-6, warmup_steps=min(4, epochs // 2) * per_epoch)
         return DepthTrainConfig(replace(loop, **changes), Augmentation((384, 384)))
     if name == "pixelformer":
-        loop = replace(loop, lr=4e-5, lr_final=4e-6)
+        loop = replace(loop, lr=4e-5, lr_final=4e-6, lr_schedule="polynomial")
         augmentation = Augmentation((352, 1120), kb_crop=True, rotate_degrees=1.0)
         return DepthTrainConfig(replace(loop, **changes), augmentation, min_depth=1.0)
     raise ConfigError(f"recipe: expected 'dpt' or 'pixelformer', got {name!r}")

@@ -16,7 +16,7 @@ class Schedule(_Frozen):
     batch_size: int = Field(gt=0)
     lr: float = Field(gt=0)
     warmup_steps: int = Field(default=0, ge=0)
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    lr_schedule: Literal["constant", "cosine", "polynomial"] = "cosine"
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     accumulate: int = Field(default=1, gt=0)
 
@@ -102,7 +102,7 @@ class FinetuneConfig(_Frozen):
     steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     lr: float = Field(default=1e-5, gt=0)
-    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_schedule: Literal["constant", "cosine", "polynomial"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = 1e-2
     accumulate: int = Field(default=1, gt=0)

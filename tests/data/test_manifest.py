@@ -106,7 +106,7 @@ def test_duplicate_ids_are_refused(folder):
 def test_a_cut_manifest_is_noticed(folder):
     lines = (folder / "manifest.jsonl").read_text().splitlines()
     (folder / "manifest.jsonl").write_text(lines[0] + "\n")
-    with pytest.raises(DataError, match="1 rows, but dataset.json says 2"):
+    with pytest.raises(DataError, match=r"1 rows, but dataset.json says 2"):
         Dataset.open(folder)
 
 

@@ -231,9 +231,7 @@ def _finish(draws: Draws, plan: Plan, material: Tensor) -> Tensor:
     depth = torch.tensor([0.32, 0.0, 0.25, 0.22, 0.0, 0.34], device=device)[material]
     joint = torch.tensor([2.6, 1.0, 2.2, 1.5, 1.0, 0.0], device=device)[material] * course
     seed = (draws.take(OWNERS) * 4096).floor()
-    shine = torch.tensor([0.25, 0.25, 0.25, 0.4, 0.65, 0.25], device=device)[material] * (
-        0.6 + 0.8 * draws.take(OWNERS)
-    )
+    shine = torch.tensor([0.25, 0.25, 0.25, 0.4, 0.65, 0.25], device=device)[material] * (0.6 + 0.8 * draws.take(OWNERS))
     curtain = 0.5 * draws.take(OWNERS)
     colours = torch.cat([wall, trim, accent], dim=-1).permute(2, 0, 1)
     return torch.cat([colours, torch.stack([course, depth, joint, seed, shine, curtain])])

@@ -36,9 +36,7 @@ def draw_furniture(draws: Draws, plan: Plan, eye: Tensor) -> Furniture:
     cars, cabins = _cars(draws, plan, eye)
     lamps, lamp_z, lamp_x = _lamps(draws, plan, eye)
     trunks, crowns = _trees(draws, plan, eye)
-    return Furniture(
-        cars, cabins, lamps, _signs(draws, plan, eye), trunks, _hedges(draws, plan, eye), crowns, lamp_z, lamp_x
-    )
+    return Furniture(cars, cabins, lamps, _signs(draws, plan, eye), trunks, _hedges(draws, plan, eye), crowns, lamp_z, lamp_x)
 
 
 def _box(

@@ -141,6 +141,4 @@ def draw_plan(draws: Draws, style: Tensor) -> Plan:
     side[:, :2] &= clear[:, :, None]
     lanes = table.chance("lanes", draws.take(1)[:, 0])
     zebra = table.chance("zebra", draws.take(CROSSINGS))
-    return Plan(
-        style, table, road, pavement, verge, front, cross_z, side, cross_road, cross_front, closed, end, lanes, zebra
-    )
+    return Plan(style, table, road, pavement, verge, front, cross_z, side, cross_road, cross_front, closed, end, lanes, zebra)

@@ -24,9 +24,7 @@ MAX_RANGE = 120.0
 _BEHIND, _ABOVE = 0.27, 0.08
 _RAYS = 256
 
-VELO_TO_CAMERA = np.array(
-    [[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -_ABOVE], [1.0, 0.0, 0.0, -_BEHIND], [0.0, 0.0, 0.0, 1.0]]
-)
+VELO_TO_CAMERA = np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -_ABOVE], [1.0, 0.0, 0.0, -_BEHIND], [0.0, 0.0, 0.0, 1.0]])
 """(4, 4): camera point = VELO_TO_CAMERA @ velodyne point. The scanner stands 0.27 m behind the camera, 0.08 m above."""
 
 

@@ -119,9 +119,7 @@ def _facade_boxes(buildings: Buildings) -> tuple[Boxes, Hulls]:
             planes.append(torch.stack([sign * nx, zero, sign * nz, offset], dim=-1))
     planes.append(torch.stack([zero, one, zero, half[..., 1]], dim=-1))
     planes.append(torch.stack([zero, -one, zero, zero], dim=-1))
-    hulls = Hulls(
-        FACADE, bound_low, bound_high, roof[:, skew], wall[:, skew], flat[:, skew], torch.stack(planes, dim=2)
-    )
+    hulls = Hulls(FACADE, bound_low, bound_high, roof[:, skew], wall[:, skew], flat[:, skew], torch.stack(planes, dim=2))
     return boxes, hulls
 
 
@@ -158,9 +156,7 @@ def _collect(buildings: Buildings, furniture: Furniture) -> tuple[Bodies, dict[s
     centre, half = _pad((low + high) / 2), _pad((high - low) / 2)
     yaw = _pad(torch.tensor([1.0, 0.0], device=device).expand(*low.shape[:2], 2))
     local = buildings.high[:, _split(FACADES, device)[1]]
-    centre[:, slots["skewed"]] = torch.stack(
-        [buildings.centre[..., 0], local[..., 1] / 2, buildings.centre[..., 2]], dim=-1
-    )
+    centre[:, slots["skewed"]] = torch.stack([buildings.centre[..., 0], local[..., 1] / 2, buildings.centre[..., 2]], dim=-1)
     half[:, slots["skewed"]] = torch.stack([local[..., 0], local[..., 1] / 2, local[..., 2]], dim=-1)
     yaw[:, slots["skewed"]] = buildings.yaw
     planes = torch.cat([group.planes for group in hulls.values()], dim=1)

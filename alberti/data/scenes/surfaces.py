@@ -20,9 +20,7 @@ def _per_row(values: Tensor, rays: Rays) -> Tensor:
     return values.index_select(0, rays.scene)[:, None]
 
 
-def shade_trim(
-    scenes: Scenes, rays: Rays, slot: Tensor, points: Vectors, normal: Vectors, scale: Tensor
-) -> list[Tensor]:
+def shade_trim(scenes: Scenes, rays: Rays, slot: Tensor, points: Vectors, normal: Vectors, scale: Tensor) -> list[Tensor]:
     """Plain colours with darker lines: tiles on roofs, boards, stripes."""
     flat = _flat(slot, rays)
     upright = ((0.3 - normal[1].abs()) * 1e3).clamp(0, 1)

@@ -85,9 +85,7 @@ def screen_bounds(bodies: Bodies, eye: Tensor, axes: Tensor, intrinsics: Tensor)
             a, b = corners[i], corners[j]
             crosses = valid[i] ^ valid[j]
             step = (NEAR - a[..., 2]) / torch.where(crosses, b[..., 2] - a[..., 2], torch.ones_like(a[..., 2]))
-            points.append(
-                torch.cat([(a + (b - a) * step[..., None])[..., :2], torch.full_like(step, NEAR)[..., None]], -1)
-            )
+            points.append(torch.cat([(a + (b - a) * step[..., None])[..., :2], torch.full_like(step, NEAR)[..., None]], -1))
             valid.append(crosses)
     stacked, ok = torch.stack(points), torch.stack(valid)
     z = stacked[..., 2].clamp(min=NEAR)
@@ -269,9 +267,7 @@ def _refine_boxes(bodies: Bodies, rays: Rays, flat: Tensor) -> tuple[Tensor, Vec
     return t.clamp(NEAR, 1e6), (x, y, z)
 
 
-def _refine_hulls(
-    bodies: Bodies, eye: Tensor, rays: Rays, flat: Tensor, value: Tensor, mine: Tensor
-) -> tuple[Tensor, Vectors]:
+def _refine_hulls(bodies: Bodies, eye: Tensor, rays: Rays, flat: Tensor, value: Tensor, mine: Tensor) -> tuple[Tensor, Vectors]:
     planes = shift_planes(bodies.planes, eye).flatten(0, 1).flatten(0, 1)
     body = ((value - bodies.boxes) * mine).to(torch.int32) + (rays.scene * bodies.hulls).to(torch.int32)[:, None]
     best = torch.full_like(rays.d[0], -1e20)
@@ -287,9 +283,7 @@ def _refine_hulls(
     return best.clamp(NEAR, 1e6), (normal[0], normal[1], normal[2])
 
 
-def _refine_blobs(
-    bodies: Bodies, eye: Tensor, rays: Rays, flat: Tensor, value: Tensor, mine: Tensor
-) -> tuple[Tensor, Vectors]:
+def _refine_blobs(bodies: Bodies, eye: Tensor, rays: Rays, flat: Tensor, value: Tensor, mine: Tensor) -> tuple[Tensor, Vectors]:
     c, u, half = [], [], []
     for axis in range(3):
         size = column(bodies.half[..., axis].flatten(), flat)

@@ -57,9 +57,7 @@ def test_box_covers_its_projection_at_its_depth():
     only_box(scenes, low, high)
     depth = look(scenes, SMALL).depth[0].numpy()
     camera = Camera.from_intrinsics(scenes.view.intrinsics[0].tolist(), SMALL.width, SMALL.height)
-    (left, bottom), (right, top) = camera.project(
-        np.array([[low[0], 1.5 - low[1], 10.0], [high[0], 1.5 - high[1], 10.0]])
-    )
+    (left, bottom), (right, top) = camera.project(np.array([[low[0], 1.5 - low[1], 10.0], [high[0], 1.5 - high[1], 10.0]]))
     ys, xs = np.mgrid[: SMALL.height, : SMALL.width]
     inside = (xs > left + 1e-3) & (xs < right - 1e-3) & (ys > top + 1e-3) & (ys < bottom - 1e-3)
     assert inside.sum() > 20
