@@ -19,7 +19,8 @@ def evaluate_depth(params: Params, name: str) -> None:
     model_name, _, arm = name.partition("-")
     section = params.evaluate_depth
     model = DepthModel.load(Path("models/depth") / model_name / arm).to(device())
-    reader = KittiReader(Dataset.open(TEST).root)
+    dataset = Dataset.open(TEST)
+    reader = KittiReader(dataset.root, dataset.depth_root)
     evaluation = evaluate_frames(
         read_split(TEST / "splits" / "test.txt"),
         partial(predict_array, model),
