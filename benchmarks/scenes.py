@@ -14,10 +14,10 @@ from alberti.data.scenes import SceneConfig, render_batch, render_scenes
 from alberti.data.scenes.generate import default_batch_size
 
 
-def stream(count: int, config: SceneConfig, device: str) -> float:
+def stream(count: int, config: SceneConfig, device: str, workers: int) -> float:
     """Seconds to render ``count`` scenes to arrays, as a data set is."""
     start = time.perf_counter()
-    for _ in render_scenes((f"bench-{i}" for i in range(count)), 0, config, device=device):
+    for _ in render_scenes((f"bench-{i}" for i in range(count)), 0, config, device=device, workers=workers):
         pass
     return time.perf_counter() - start
 
@@ -40,17 +40,19 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes, for the stream of scenes; their start counts")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = SceneConfig(width=options.size, height=options.size, supersample=options.supersample)
     batch_size = options.batch_size or default_batch_size(config, options.device)
     batches(batch_size, batch_size, config, options.device)
-    streamed = [options.count / stream(options.count, config, options.device) for _ in range(options.repeats)]
+    streamed = [options.count / stream(options.count, config, options.device, options.workers) for _ in range(options.repeats)]
     batched = [options.count / batches(options.count, batch_size, config, options.device) for _ in range(options.repeats)]
     result = {
         "device": torch.cuda.get_device_name() if options.device != "cpu" else "cpu",
         "threads": options.threads,
+        "workers": options.workers,
         "size": [config.width, config.height],
         "supersample": config.supersample,
         "batch_size": batch_size,

@@ -14,13 +14,15 @@ from alberti.data.kitti import KittiReader, KittiRecord, kitti_samples, read_spl
 from alberti.data.manifest import Sample, write_dataset
 from alberti.data.scenes import VELO_TO_CAMERA, SceneConfig, lidar_scan, render_dataset, render_scenes
 from alberti.data.sources import open_source, write_source
-from alberti.errors import ConfigError
+from alberti.errors import AlbertiError, ConfigError
 from alberti.files import atomic_folder
+from alberti.parallel import core_count, ordered_map
 from alberti.progress import track
 from stages.common import CHECKPOINTS, device, run_stage
 from stages.params import ROLES, Params, SceneParams, SourceParams
 
 KITTI_ROLES = ("kitti", "test")
+_WORTH_PROCESSES = 48
 
 
 def prepare(params: Params, role: str) -> None:
@@ -44,7 +46,11 @@ def prepare(params: Params, role: str) -> None:
 
 def _render(out: Path, role: str, scenes: SceneParams) -> None:
     count = sum(scenes.splits.values())
-    render_dataset(out, name="streets", role=role, count=count, seed=scenes.seed, config=_config(scenes), device=device())
+    where = device()
+    render_dataset(
+        out, name="streets", role=role, count=count, seed=scenes.seed, config=_config(scenes), device=where,
+        workers=_workers(count) if where == "cpu" else 1,
+    )  # fmt: skip
 
 
 def _render_kitti(out: Path, role: str, scenes: SceneParams) -> None:
@@ -54,12 +60,25 @@ def _render_kitti(out: Path, role: str, scenes: SceneParams) -> None:
     _write_kitti_manifest(out, reader, role, list(scenes.splits), "streets-kitti", ("raw", "depth"), None)
 
 
+def _workers(count: int) -> int:
+    """Processes that pay for their start."""
+    return core_count() if count >= _WORTH_PROCESSES else 1
+
+
 def _records(role: str, scenes: SceneParams) -> Iterator[KittiRecord]:
-    for split, count in scenes.splits.items():
-        ids = (f"{role}-{split}-{index:06d}" for index in range(count))
-        for scene in render_scenes(ids, scenes.seed, _config(scenes), device=device()):
-            points = lidar_scan(scene, seed=scenes.seed)
-            yield KittiRecord(scene.image, scene.camera, split, depth=scene.depth, points=points)
+    jobs = ((split, f"{role}-{split}-{index:06d}", scenes) for split, count in scenes.splits.items() for index in range(count))
+    for _, record in ordered_map(_record, jobs, _workers(sum(scenes.splits.values()))):
+        if isinstance(record, AlbertiError):
+            raise record
+        yield record
+
+
+def _record(job: tuple[str, str, SceneParams]) -> KittiRecord:
+    """One street with its scan, on the CPU: the scan is traced there anyway."""
+    split, name, scenes = job
+    (scene,) = render_scenes([name], scenes.seed, _config(scenes))
+    points = lidar_scan(scene, seed=scenes.seed)
+    return KittiRecord(scene.image, scene.camera, split, depth=scene.depth, points=points)
 
 
 def _config(scenes: SceneParams) -> SceneConfig:

@@ -1,13 +1,10 @@
 """Rendered scenes as an iterator or as a data set on disk, in constant memory."""
 
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +12,13 @@ import torch
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.data.scenes.config import SceneConfig
 from alberti.data.scenes.render import render_batch
-from alberti.errors import ConfigError
+from alberti.errors import AlbertiError, ConfigError
 from alberti.files import sha256_file
 from alberti.geometry.camera import Camera
 from alberti.images import write_depth, write_image
+from alberti.parallel import ordered_map
 from alberti.progress import Progress
 
-A = TypeVar("A")
-B = TypeVar("B")
 _CPU_SAMPLES, _GPU_SAMPLES = 16 * 128 * 128 * 4, 256 * 128 * 128 * 4
 
 
@@ -59,24 +55,51 @@ def render_scenes(
     device: str | torch.device = "cpu",
     batch_size: int | None = None,
     with_images: bool = True,
+    workers: int = 1,
 ) -> Iterator[RenderedScene]:
     """Render one scene an id, in order and in constant memory.
 
     A scene depends on (seed, id, config) only: on the CPU its bytes are the same for any ``batch_size`` and any number
-    of threads; on a GPU values may differ by rounding. Without ``with_images`` the pictures are black, and much
-    cheaper. On the CPU as many batches are worked on as torch has threads.
+    of ``workers``; on a GPU values may differ by rounding. Without ``with_images`` the pictures are black, and much
+    cheaper.
+
+    Args:
+        workers: processes, on the CPU. More than one starts fresh processes, so a script that asks for them needs the
+            usual ``if __name__ == "__main__":``.
     """
     size = default_batch_size(config, device) if batch_size is None else batch_size
     if size < 1:
         raise ConfigError(f"batch_size: expected at least 1, got {size}")
-
-    def render(batch: list[str]) -> list[RenderedScene]:
-        rendered = render_batch(batch, seed, config, device, with_images=with_images)
-        return _unpack(batch, rendered, seed, config)
-
-    workers = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
-    for scenes in _map_in_order(render, _batches(ids, size), workers):
+    if workers > 1 and torch.device(device).type != "cpu":
+        raise ConfigError(f"workers: a GPU renders in one process, got {workers}")
+    jobs = (_Job(batch, seed, config, str(device), with_images) for batch in _batches(ids, size))
+    for _, scenes in ordered_map(_render, jobs, workers):
+        if isinstance(scenes, AlbertiError):
+            raise scenes
         yield from scenes
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A batch to render, in this process or another."""
+
+    ids: list[str]
+    seed: int
+    config: SceneConfig
+    device: str
+    with_images: bool
+
+
+def _render(job: _Job) -> list[RenderedScene]:
+    # One thread: the work is many short tensor operations, and threads that share each of them meet at a barrier after
+    # each, and crawl as soon as another process takes a core.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rendered = render_batch(job.ids, job.seed, job.config, job.device, with_images=job.with_images)
+    finally:
+        torch.set_num_threads(threads)
+    return _unpack(job.ids, rendered, job.seed, job.config)
 
 
 def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -104,39 +127,6 @@ def _unpack(ids: list[str], rendered: dict[str, Any], seed: int, config: SceneCo
     ]
 
 
-def _map_in_order(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """``function`` of each item, in order, on ``workers`` threads that each compute on one core.
-
-    The work is many short tensor operations. Threads that share each of them meet at a barrier after each, and crawl
-    as soon as another process takes a core; threads with a batch each never wait for one another.
-    """
-    if workers == 1:
-        yield from map(function, items)
-        return
-    ready = threading.Barrier(workers + 1)
-
-    def start() -> None:
-        torch.get_num_threads()  # this thread's defaults are set on first use: before, they would undo the next line
-        torch.set_num_threads(1)
-        ready.wait()
-
-    pending: deque[Future[B]] = deque()
-    pool = ThreadPoolExecutor(workers, initializer=start)
-    try:
-        for _ in range(workers):
-            pool.submit(int)
-        ready.wait()
-        torch.set_num_threads(workers)  # the setting that later threads start from
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def render_dataset(
     folder: str | Path,
     *,
@@ -148,17 +138,19 @@ def render_dataset(
     device: str | torch.device = "cpu",
     with_images: bool = True,
     batch_size: int | None = None,
+    workers: int = 1,
 ) -> Dataset:
     """Render ``count`` scenes into an existing folder: images/<id>.png, depth/<id>.png and the manifest.
 
     Ids are <role>-<number>, so that sets of different roles never share a scene, whatever their seeds. The caller holds
-    the folder (``alberti.files.atomic_folder``). Without ``with_images`` there are depth maps only.
+    the folder (``alberti.files.atomic_folder``). Without ``with_images`` there are depth maps only. ``workers`` as in
+    :func:`render_scenes`.
     """
     if count < 1:
         raise ConfigError(f"count: expected at least 1 scene, got {count}")
     folder = Path(folder)
     ids = (f"{role}-{index:06d}" for index in range(count))
-    scenes = render_scenes(ids, seed, config, device=device, batch_size=batch_size, with_images=with_images)
+    scenes = render_scenes(ids, seed, config, device=device, batch_size=batch_size, with_images=with_images, workers=workers)
     with Progress(f"rendering {name}", total=count, unit="scenes") as progress:
         rows = _write(folder, scenes, with_images, progress)
         return write_dataset(folder, rows, name=name, role=role, notes="procedurally rendered streets")
