@@ -176,6 +176,13 @@ class Dataset:
             raise DataError(f"{path}: depth has NaN, infinite or negative values; 0 stands for no measurement")
         return self._check_size(path, depth, sample)
 
+    def require_metric_depth(self) -> None:
+        """Raise DataError unless depth is in metres along the optical axis: another kind is never taken for it."""
+        if self.info.depth_kind != "z":
+            raise DataError(
+                f"{self.folder}: depth of kind {self.info.depth_kind!r}; metres along the optical axis ('z') are needed here"
+            )
+
     @staticmethod
     def _check_size(path: Path, array: np.ndarray, sample: Sample) -> np.ndarray:
         height, width = array.shape[:2]

@@ -47,8 +47,7 @@ class DepthSamples:
     """Pictures with depth of one data set, resized once and kept in memory up to ``cache_mb``."""
 
     def __init__(self, dataset: Dataset, augmentation: Augmentation, cache_mb: float = 512.0):
-        if dataset.info.depth_kind != "z":
-            raise DataError(f"{dataset.folder}: depth of kind {dataset.info.depth_kind!r}; training needs 'z' (metres)")
+        dataset.require_metric_depth()
         lacking = [sample.id for sample in dataset if sample.image is None or sample.depth is None]
         if lacking:
             raise DataError(f"{dataset.folder}: {len(lacking)} samples lack an image or depth, such as {lacking[0]!r}")

@@ -163,6 +163,7 @@ def prepare(model: DepthDiffusion, config: SampleConfig, device: str | torch.dev
 
 def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
     """Batches of samples of one size, along the data set's order, whatever the number of processes."""
+    dataset.require_metric_depth()
     by_size: dict[tuple[int, int], list[Sample]] = {}
     for sample in dataset:
         by_size.setdefault((sample.width, sample.height), []).append(sample)

@@ -71,6 +71,7 @@ class DatasetSource:
     """
 
     def __init__(self, dataset: Dataset, vanishing_points: dict[str, Any] | None = None, *, keep: bool = True):
+        dataset.require_metric_depth()
         first = dataset[0]
         self.fresh = False
         self.dataset, self.height, self.width = dataset, first.height, first.width

@@ -137,3 +137,10 @@ def test_depth_of_another_size_is_refused(folder):
     dataset = Dataset.open(folder)
     with pytest.raises(DataError, match="4 x 3 pixels, but the manifest says 8 x 6"):
         dataset.read_depth(dataset[0])
+
+
+def test_inverse_depth_is_never_taken_for_metres(folder):
+    Dataset.open(folder).require_metric_depth()
+    _edit(folder, depth_kind="inverse")
+    with pytest.raises(DataError, match="depth of kind 'inverse'"):
+        Dataset.open(folder).require_metric_depth()
