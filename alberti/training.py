@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,86 +196,137 @@ def train_loop(
     """
     if num_samples < 1:
         raise ConfigError(f"{description}: nothing to train on")
-    accelerator = _accelerator(device)
-    parts = accelerator.num_processes * config.accumulate
-    if config.batch_size % parts:
-        raise ConfigError(
-            f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes x {config.accumulate} "
-            f"micro-batches"
-        )
-    model = model.to(accelerator.device).train()
-    trainable = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable,
-        lr=config.lr,
-        betas=config.betas,
-        weight_decay=config.weight_decay,
-        fused=accelerator.device.type == "cuda",
-    )
-    average = ExponentialMovingAverage(model, config.ema_decay) if config.ema_decay else None
     store = Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}, config.keep) if checkpoints else None
-    history: list[dict[str, float]] = []
-    averages = _Averages()
-    start = _restore(store, model, optimizer, average, history, averages, accelerator.is_main_process)
-    wrapped = accelerator.prepare_model(model)
-    autocast = partial(torch.autocast, accelerator.device.type, torch.bfloat16, config.mixed_precision == "bf16")
-    pending: tuple[Batch, Tensor] | None = None
-
-    def reduce(value: Tensor) -> Tensor:
-        return accelerator.reduce(value, "sum") if accelerator.num_processes > 1 else value
-
-    def report(done: int) -> str:
-        means = averages.flush(reduce)
-        history.append({"step": float(done), "lr": lr_at(done - 1, config), **means})
-        return f"loss {means.get('loss', math.nan):.4g}"
-
-    note = ""
-    shown = Progress(description, config.steps, "steps", initial=start) if accelerator.is_main_process else None
+    run = _Run(model, loss_fn, num_samples, config, store, _accelerator(device))
+    start = run.restore()
+    shown = Progress(description, config.steps, "steps", initial=start) if run.is_main else None
     with shown or nullcontext():
         for step in range(start, config.steps):
-            batch = global_batch(config.seed, step, config.batch_size, num_samples)
-            torch.manual_seed(derive_seed(config.seed, "dropout", step, accelerator.process_index))
-            step_losses = []
-            for micro in range(config.accumulate):
-                share = _share(batch, accelerator.process_index * config.accumulate + micro, parts)
-                last = micro == config.accumulate - 1
-                with nullcontext() if last else accelerator.no_sync(wrapped):
-                    with autocast():
-                        losses, values = loss_fn(wrapped, share)
-                    accelerator.backward(losses.mean() / config.accumulate)
-                averages.add({"loss": losses, **values})
-                step_losses.append(losses.detach().float().mean())
-            norm = nn.utils.clip_grad_norm_(trainable, config.grad_clip if config.grad_clip > 0 else math.inf)
-            health = torch.stack([*step_losses, norm.detach().float()]).sum()
-            if accelerator.device.type != "cuda":
-                _check_finite(batch, health, store, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at(step, config)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update()
-            # On a GPU the check lags a step behind, so that it never waits for the step just launched.
-            if pending is not None:
-                _check_finite(*pending, store, config)
-            pending = (batch, health) if accelerator.device.type == "cuda" else None
-            done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                note = report(done)
-            if store and config.checkpoint_every and (done % config.checkpoint_every == 0 or done == config.steps):
-                if pending is not None:
-                    _check_finite(*pending, store, config)
-                averages.gather(reduce, accelerator.is_main_process)
-                if accelerator.is_main_process:
-                    store.save(done, _state(model, optimizer, average, history, averages))
-                accelerator.wait_for_everyone()
-            if on_step is not None and accelerator.is_main_process:
-                on_step(done, model)
+            run.step(step)
+            if on_step is not None and run.is_main:
+                on_step(step + 1, model)
             if shown is not None:
-                shown.advance(note=note)
-    if pending is not None:
-        _check_finite(*pending, store, config)
-    return TrainResult(model, dict(average.shadow) if average is not None else None, history)
+                shown.advance(note=run.note)
+    run.check_pending()
+    return TrainResult(model, dict(run.average.shadow) if run.average is not None else None, run.history)
+
+
+class _Run:
+    """One training: model, optimizer and averages, and a step of them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        num_samples: int,
+        config: LoopConfig,
+        store: Checkpoints | None,
+        accelerator: "Accelerator",
+    ):
+        self.parts = accelerator.num_processes * config.accumulate
+        if config.batch_size % self.parts:
+            raise ConfigError(
+                f"batch_size {config.batch_size} does not divide by {accelerator.num_processes} processes x "
+                f"{config.accumulate} micro-batches"
+            )
+        self.loss_fn, self.num_samples, self.config = loss_fn, num_samples, config
+        self.store, self.accelerator, self.is_main = store, accelerator, accelerator.is_main_process
+        self.lags = accelerator.device.type == "cuda"
+        self.model = model.to(accelerator.device).train()
+        self.trainable = [value for value in model.parameters() if value.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.trainable, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=self.lags
+        )
+        self.average = ExponentialMovingAverage(model, config.ema_decay) if config.ema_decay else None
+        self.history: list[dict[str, float]] = []
+        self.averages, self.note = _Averages(), ""
+        self._pending: tuple[Batch, Tensor] | None = None
+
+    def restore(self) -> int:
+        """Load the newest sound checkpoint, if there is one; the number of steps that are done."""
+        found = self.store.load_latest() if self.store else None
+        if found is not None:
+            self._load(found[1])
+        self.wrapped = self.accelerator.prepare_model(self.model)
+        return found[0] if found is not None else 0
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load(state["ema"])
+        self.history.extend(state["history"])
+        device = self.accelerator.device
+        self.averages.sums = {name: value.to(device) * self.is_main for name, value in state["averages"].items()}
+
+    def step(self, step: int) -> None:
+        """One optimizer step, its log line and its checkpoint where they are due."""
+        config, done = self.config, step + 1
+        batch = global_batch(config.seed, step, config.batch_size, self.num_samples)
+        torch.manual_seed(derive_seed(config.seed, "dropout", step, self.accelerator.process_index))
+        health = self._gradients(batch)
+        # On a GPU the check lags a step behind, so that it never waits for the step just launched.
+        previous, self._pending = self._pending, (batch, health)
+        if not self.lags:
+            self.check_pending()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr_at(step, config)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+        if previous is not None:
+            _check_finite(*previous, self.store, config)
+        if done % config.log_every == 0 or done == config.steps:
+            self._log(done)
+        if config.checkpoint_every and (done % config.checkpoint_every == 0 or done == config.steps):
+            self._save(done)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Accumulate the gradients of this process's share; a number that is finite if losses and gradients are."""
+        config, accelerator = self.config, self.accelerator
+        health = []
+        for micro in range(config.accumulate):
+            share = _share(batch, accelerator.process_index * config.accumulate + micro, self.parts)
+            last = micro == config.accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                with torch.autocast(accelerator.device.type, torch.bfloat16, config.mixed_precision == "bf16"):
+                    losses, values = self.loss_fn(self.wrapped, share)
+                accelerator.backward(losses.mean() / config.accumulate)
+            self.averages.add({"loss": losses, **values})
+            health.append(losses.detach().float().mean())
+        norm = nn.utils.clip_grad_norm_(self.trainable, config.grad_clip if config.grad_clip > 0 else math.inf)
+        return torch.stack([*health, norm.detach().float()]).sum()
+
+    def check_pending(self) -> None:
+        """Raise NonFiniteLossError if the last step that was not looked at yet went wrong."""
+        if self._pending is not None:
+            _check_finite(*self._pending, self.store, self.config)
+        self._pending = None
+
+    def _reduce(self, value: Tensor) -> Tensor:
+        return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
+
+    def _log(self, done: int) -> None:
+        means = self.averages.flush(self._reduce)
+        self.history.append({"step": float(done), "lr": lr_at(done - 1, self.config), **means})
+        self.note = f"loss {means.get('loss', math.nan):.4g}"
+
+    def _save(self, done: int) -> None:
+        if self.store is None:
+            return
+        self.check_pending()
+        self.averages.gather(self._reduce, self.is_main)
+        if self.is_main:
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": self.average.shadow if self.average is not None else None,
+                "history": self.history,
+                "averages": self.averages.sums,
+            }
+            self.store.save(done, state)
+        self.accelerator.wait_for_everyone()
 
 
 def _accelerator(device: str | torch.device | None) -> "Accelerator":
@@ -299,45 +350,6 @@ def _loop_key(config: LoopConfig) -> dict[str, Any]:
     for name in ("checkpoint_every", "keep"):
         settings.pop(name)
     return settings
-
-
-def _state(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: ExponentialMovingAverage | None,
-    history: list[dict[str, float]],
-    averages: _Averages,
-) -> dict[str, Any]:
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "ema": average.shadow if average is not None else None,
-        "history": history,
-        "averages": averages.sums,
-    }
-
-
-def _restore(
-    store: Checkpoints | None,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: ExponentialMovingAverage | None,
-    history: list[dict[str, float]],
-    averages: _Averages,
-    is_main: bool,
-) -> int:
-    found = store.load_latest() if store else None
-    if found is None:
-        return 0
-    step, state = found
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average is not None:
-        average.load(state["ema"])
-    history.extend(state["history"])
-    device = next(model.parameters()).device
-    averages.sums = {name: value.to(device) * is_main for name, value in state["averages"].items()}
-    return step
 
 
 def _check_finite(batch: Batch, health: Tensor, store: Checkpoints | None, config: LoopConfig) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PACKAGES = ("alberti", "torch", "torchvision", "diffusers", "transformers", "accelerate", "timm", "opencv-python-headless",
-            "numpy", "pandas", "dvc", "dvclive", "hydra-core", "prefect")  # fmt: skip
+            "numpy", "pandas", "dvc", "hydra-core", "prefect")  # fmt: skip
 
 
 @dataclass(frozen=True)

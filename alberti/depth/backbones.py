@@ -4,7 +4,6 @@ import re
 
 from torch import Tensor, nn
 
-from alberti.depth.models import DepthModel
 from alberti.depth.pixelformer import PixelFormer
 from alberti.depth.swin import backbone_state_dict
 from alberti.depth.weights import read_weights
@@ -19,7 +18,7 @@ TIMM_NAMES = {
 }
 
 
-def load_backbone_weights(model: DepthModel, source: str) -> None:
+def load_backbone_weights(network: nn.Module, name: str, size: str, source: str) -> None:
     """Put ImageNet weights into the backbone of a published size; the decoder stays as it is.
 
     ``source``: "timm", or the path of a file with timm's names (Swin: or its authors').
@@ -28,17 +27,17 @@ def load_backbone_weights(model: DepthModel, source: str) -> None:
         ConfigError: a size for which no ImageNet weights exist.
         CheckpointError: the download failed, or the file is missing, damaged or of another network.
     """
-    key = (model.name, model.info.size)
+    key = (name, size)
     if key not in TIMM_NAMES:
-        known = ", ".join(f"{name} {size}" for name, size in TIMM_NAMES)
-        raise ConfigError(f"backbone_weights: none exist for {model.name} {model.info.size}; they do for {known}")
+        known = ", ".join(" ".join(pair) for pair in TIMM_NAMES)
+        raise ConfigError(f"backbone_weights: none exist for {name} {size}; they do for {known}")
     state = _from_timm(TIMM_NAMES[key]) if source == "timm" else read_weights(source)
     where = TIMM_NAMES[key] if source == "timm" else source
-    if isinstance(model.network, PixelFormer):
-        found = backbone_state_dict(state, model.network.backbone, where)
-        model.network.backbone.load_state_dict(found, strict=False)
+    if isinstance(network, PixelFormer):
+        found = backbone_state_dict(state, network.backbone, where)
+        network.backbone.load_state_dict(found, strict=False)
     else:
-        embedder: nn.Module = model.network.get_submodule("dpt")
+        embedder: nn.Module = network.get_submodule("dpt")
         embedder.load_state_dict(vit_state_dict(state, embedder, where), strict=False)
 
 

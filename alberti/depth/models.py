@@ -180,7 +180,7 @@ def build_depth_model(
     if backbone_weights != "none":
         from alberti.depth.backbones import load_backbone_weights
 
-        load_backbone_weights(model, backbone_weights)
+        load_backbone_weights(network, name, size, backbone_weights)
     return model
 
 

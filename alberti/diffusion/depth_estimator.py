@@ -13,13 +13,13 @@ from alberti.files import write_json, write_text
 
 _SIZE = 64
 _README = """\
-This depth estimator is an untrained placeholder of a few thousand parameters: diffusers'
+This depth estimator is untrained and has only a few thousand parameters: diffusers'
 StableDiffusionDepth2ImgPipeline cannot be loaded without one. Always pass `depth_map` (inverse depth) to the
 pipeline, as this model was trained.
 """
 
 
-def write_placeholder(folder: Path) -> None:
+def write_untrained_estimator(folder: Path) -> None:
     """Write ``depth_estimator/`` and ``feature_extractor/`` into a model folder; the same bytes every time."""
     from transformers import DPTConfig, DPTForDepthEstimation
 

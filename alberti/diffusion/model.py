@@ -225,9 +225,9 @@ class DepthDiffusion:
 
     def _write_extras(self, target: Path) -> None:
         if self.extras is None:
-            from alberti.diffusion.depth_estimator import write_placeholder
+            from alberti.diffusion.depth_estimator import write_untrained_estimator
 
-            write_placeholder(target)
+            write_untrained_estimator(target)
             return
         for name in _EXTRAS:
             shutil.copytree(self.extras / name, target / name, ignore=shutil.ignore_patterns("*.bin", "*.msgpack", "*.h5"))
@@ -261,14 +261,15 @@ class DepthDiffusion:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, one for every few megabytes read or written."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    """Without the progress bars of transformers and diffusers, one for every few megabytes read or written."""
+    shown = [library for library in (logging, diffusers.utils.logging) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> Any:
