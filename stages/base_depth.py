@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alberti.data.manifest import Dataset
 from alberti.depth.models import SIDECAR, DepthModel, build_depth_model
+from alberti.errors import ConfigError
 from stages.common import hash_folder, run_stage
 from stages.depth_training import config_of, train, write_model
 from stages.params import ORIGINAL_ARM, DepthStartParams, Params
@@ -27,7 +28,12 @@ def base_depth(params: Params, name: str) -> None:
 
 def _start(name: str, section: DepthStartParams) -> DepthModel:
     if section.weights is not None and (Path(section.weights) / SIDECAR).is_file():
-        return DepthModel.load(section.weights)
+        model = DepthModel.load(section.weights)
+        found = {key: getattr(model.info, key) for key in ("size", "kind", "max_depth", "input_height")}
+        asked = {key: getattr(section, key) for key in found if getattr(section, key) is not None}
+        if wrong := [f"{key} {found[key]!r}, not {value!r}" for key, value in asked.items() if value != found[key]]:
+            raise ConfigError(f"base_depth.{name}: {section.weights} has {'; '.join(wrong)}; say the same, or leave it out")
+        return model
     options = section.model_dump(exclude={"train", "size"})
     return build_depth_model(name, section.size, **options)
 

@@ -13,9 +13,9 @@ from alberti.data.fingerprint import FileIndex
 from alberti.data.kitti import KittiReader, KittiRecord, kitti_samples, read_split, write_kitti
 from alberti.data.manifest import Sample, write_dataset
 from alberti.data.scenes import VELO_TO_CAMERA, SceneConfig, lidar_scan, render_dataset, render_scenes
-from alberti.data.sources import open_source, write_source
+from alberti.data.sources import evenly, open_source, write_source
 from alberti.errors import AlbertiError, ConfigError
-from alberti.files import atomic_folder
+from alberti.files import atomic_folder, write_text
 from alberti.parallel import core_count, ordered_map
 from alberti.progress import track
 from stages.common import CHECKPOINTS, device, run_stage
@@ -57,7 +57,7 @@ def _render_kitti(out: Path, role: str, scenes: SceneParams) -> None:
     total = sum(scenes.splits.values())
     write_kitti(out, track(_records(role, scenes), f"rendering {role}", total), velo_to_cam=VELO_TO_CAMERA)
     reader = KittiReader(out)
-    _write_kitti_manifest(out, reader, role, list(scenes.splits), "streets-kitti", ("raw", "depth"), None)
+    _write_kitti_manifest(out, reader, role, list(scenes.splits), "streets-kitti", ("raw", "depth"))
 
 
 def _workers(count: int) -> int:
@@ -90,22 +90,29 @@ def _index_kitti(out: Path, role: str, section: SourceParams) -> None:
     reader = KittiReader(section.root)
     (out / "splits").mkdir()
     for split, file in section.options.items():
-        read_split(file)  # refuses what is not a list of frames
-        shutil.copy(file, out / "splits" / f"{split}.txt")
+        frames = read_split(file)
+        if section.limit is None:
+            shutil.copy(file, out / "splits" / f"{split}.txt")
+        else:  # evaluation reads this list as well, so it has to be the shorter one
+            lines = [frame.line() for frame in evenly(frames, section.limit)]
+            write_text(out / "splits" / f"{split}.txt", "\n".join(lines) + "\n")
     roots = (str(reader.raw.resolve()), str(reader.depth_root.resolve()))
-    _write_kitti_manifest(out, reader, role, list(section.options), "kitti", roots, section.limit)
+    _write_kitti_manifest(out, reader, role, list(section.options), "kitti", roots)
 
 
 def _write_kitti_manifest(
-    out: Path, reader: KittiReader, role: str, splits: list[str], name: str, roots: tuple[str, str], limit: int | None
+    out: Path, reader: KittiReader, role: str, splits: list[str], name: str, roots: tuple[str, str]
 ) -> None:
-    """Rows of every split; only frames that have annotated depth train, and all frames of a test are in its list."""
+    """Rows of every split. Only frames that have annotated depth train; a test has all frames of its list, since protocols
+    on raw scans need no annotation.
+    """
 
     def rows() -> Iterator[Sample]:
         for split in splits:
-            frames = read_split(out / "splits" / f"{split}.txt")[:limit]
-            kept = [frame for frame in frames if reader.has_annotated(frame)]
-            yield from kitti_samples(reader, kept, split=split)
+            for frame in read_split(out / "splits" / f"{split}.txt"):
+                annotated = reader.has_annotated(frame)
+                if annotated or role == "test":
+                    yield from kitti_samples(reader, [frame], depth="annotated" if annotated else None, split=split)
 
     notes = "procedurally rendered streets in KITTI's layout" if name != "kitti" else ""
     write_dataset(out, rows(), name=name, role=role, root=roots[0], depth_root=roots[1], notes=notes)

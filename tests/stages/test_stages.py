@@ -90,6 +90,31 @@ def test_user_s_kitti_is_indexed_where_it_lies(here: Path, stage: Stage) -> None
     assert json.loads((here / "metrics/depth/pixelformer-original.json").read_text())["n"] == 2
 
 
+def test_kitti_without_annotated_depth_is_tested_on_its_scans(here: Path, stage: Stage) -> None:
+    assert stage("prepare", "--name", "test")[0] == 0
+    shutil.move(here / "data/test", here / "kitti")
+    shutil.rmtree(here / "kitti/depth")
+    values = yaml.safe_load((here / "params.yaml").read_text())
+    splits = {"test": "kitti/splits/test.txt"}
+    values["prepare"]["test"] = {"source": "kitti", "root": "kitti", "scenes": None, "options": splits, "limit": 1}
+    values["evaluate_depth"]["protocol"] = "eigen_garg"
+    (here / "params.yaml").write_text(yaml.safe_dump(values))
+    assert stage("prepare", "--name", "test")[0] == 0
+    code, stderr = stage("evaluate_depth", "--name", "pixelformer-original")
+    assert code == 0, stderr
+    assert json.loads((here / "metrics/depth/pixelformer-original.json").read_text())["n"] == 1
+
+
+def test_weights_that_contradict_the_params_are_refused(here: Path, stage: Stage) -> None:
+    values = yaml.safe_load((here / "params.yaml").read_text())
+    shutil.copytree(here / "models/depth/pixelformer/original", here / "given")
+    values["base_depth"]["pixelformer"] |= {"weights": "given", "max_depth": 60.0, "train": None}
+    (here / "params.yaml").write_text(yaml.safe_dump(values))
+    code, stderr = stage("base_depth", "--name", "pixelformer")
+    assert code == 1
+    assert "max_depth 80.0, not 60.0" in stderr
+
+
 def test_detected_points_need_a_row_a_sample(here: Path, stage: Stage) -> None:
     values = yaml.safe_load((here / "params.yaml").read_text())
     values["finetune"]["vanishing_points"] = "detected"
