@@ -80,7 +80,7 @@ def train_base(
             f"{config.height}; set both to the same size"
         )
     model = build_small_base(config, source.captions())
-    key = {"config": config.model_dump(mode="json"), "data": source.fingerprint}
+    key = {"config": config.model_dump(mode="json", exclude={"checkpoint_every"}), "data": source.fingerprint}
     vae_key, unet_key = {"train": "vae", **key}, {"train": "unet", **key}
     vae_loop, unet_loop = _loop(config.vae, config), _loop(config.unet, config)
 
