@@ -60,6 +60,14 @@ def ordered_map(
             yield _finish(function, pool, *waiting.popleft())
 
 
+def ordered_results(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+    """Results alone, in the order of ``jobs``, as :func:`ordered_map`; the first job that fails ends it with its error."""
+    for _, result in ordered_map(function, jobs, workers):
+        if isinstance(result, AlbertiError):
+            raise result
+        yield result
+
+
 def _attempt(function: Callable[[Job], Result], job: Job) -> Result | AlbertiError:
     try:
         return function(job)

@@ -7,6 +7,7 @@ only manifests are written: nothing is copied.
 
 import shutil
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from alberti.data.fingerprint import FileIndex
@@ -14,9 +15,9 @@ from alberti.data.kitti import KittiReader, KittiRecord, kitti_samples, read_spl
 from alberti.data.manifest import Sample, write_dataset
 from alberti.data.scenes import VELO_TO_CAMERA, SceneConfig, lidar_scan, render_dataset, render_scenes
 from alberti.data.sources import evenly, open_source, write_source
-from alberti.errors import AlbertiError, ConfigError
+from alberti.errors import ConfigError
 from alberti.files import atomic_folder, write_text
-from alberti.parallel import core_count, ordered_map
+from alberti.parallel import core_count, ordered_results
 from alberti.progress import track
 from stages.common import CHECKPOINTS, device, run_stage
 from stages.params import ROLES, Params, SceneParams, SourceParams
@@ -67,10 +68,7 @@ def _workers(count: int) -> int:
 
 def _records(role: str, scenes: SceneParams) -> Iterator[KittiRecord]:
     jobs = ((split, f"{role}-{split}-{index:06d}", scenes) for split, count in scenes.splits.items() for index in range(count))
-    for _, record in ordered_map(_record, jobs, _workers(sum(scenes.splits.values()))):
-        if isinstance(record, AlbertiError):
-            raise record
-        yield record
+    return ordered_results(_record, jobs, _workers(sum(scenes.splits.values())))
 
 
 def _record(job: tuple[str, str, SceneParams]) -> KittiRecord:
@@ -109,10 +107,10 @@ def _write_kitti_manifest(
 
     def rows() -> Iterator[Sample]:
         for split in splits:
-            for frame in read_split(out / "splits" / f"{split}.txt"):
-                annotated = reader.has_annotated(frame)
+            # in runs of one kind, not frame by frame: an error then lists all files that are missing
+            for annotated, run in groupby(read_split(out / "splits" / f"{split}.txt"), reader.has_annotated):
                 if annotated or role == "test":
-                    yield from kitti_samples(reader, [frame], depth="annotated" if annotated else None, split=split)
+                    yield from kitti_samples(reader, list(run), depth="annotated" if annotated else None, split=split)
 
     notes = "procedurally rendered streets in KITTI's layout" if name != "kitti" else ""
     write_dataset(out, rows(), name=name, role=role, root=roots[0], depth_root=roots[1], notes=notes)

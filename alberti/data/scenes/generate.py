@@ -12,11 +12,11 @@ import torch
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.data.scenes.config import SceneConfig
 from alberti.data.scenes.render import render_batch
-from alberti.errors import AlbertiError, ConfigError
+from alberti.errors import ConfigError
 from alberti.files import sha256_file
 from alberti.geometry.camera import Camera
 from alberti.images import write_depth, write_image
-from alberti.parallel import ordered_map
+from alberti.parallel import ordered_results
 from alberti.progress import Progress
 
 _CPU_SAMPLES, _GPU_SAMPLES = 16 * 128 * 128 * 4, 256 * 128 * 128 * 4
@@ -73,9 +73,7 @@ def render_scenes(
     if workers > 1 and torch.device(device).type != "cpu":
         raise ConfigError(f"workers: a GPU renders in one process, got {workers}")
     jobs = (_Job(batch, seed, config, str(device), with_images) for batch in _batches(ids, size))
-    for _, scenes in ordered_map(_render, jobs, workers):
-        if isinstance(scenes, AlbertiError):
-            raise scenes
+    for scenes in ordered_results(_render, jobs, workers):
         yield from scenes
 
 

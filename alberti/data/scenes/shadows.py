@@ -1,14 +1,15 @@
 """Shadows: which hit points the bodies hide from the scene's main light."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from alberti.data.scenes.scene import Bodies
-from alberti.data.scenes.tracing import BIG, Pairs, Vectors, make_pairs, shift_planes
+from alberti.data.scenes.tracing import BIG, Vectors, fold, make_pairs, shift_planes
 
 _CLEAR = 0.03
 """Metres that a body must lie off a point to hide it: less is the body itself."""
-_ROWS = 512
 
 
 def shadowed(bodies: Bodies, sun: Tensor, points: Vectors, facing: Tensor, scene: Tensor) -> Tensor:
@@ -23,9 +24,7 @@ def shadowed(bodies: Bodies, sun: Tensor, points: Vectors, facing: Tensor, scene
     first = 0
     for name, n in (("boxes", bodies.boxes), ("hulls", bodies.hulls), ("blobs", bodies.blobs)):
         pairs = make_pairs(mask[:, first : first + n], scene, first, bodies.count)
-        if len(pairs.rows):
-            vectors = scaled if name == "boxes" else points
-            _accumulate(shade, vectors, pairs, _Blocker(name, bodies, sun, inverse))
+        fold(shade, scaled if name == "boxes" else points, pairs, _hide(_Blocker(name, bodies, sun, inverse)))
         first += n
     return shade
 
@@ -121,17 +120,10 @@ class _Blocker:
         return torch.minimum(gap * BIG, far - _CLEAR)
 
 
-def _accumulate(shade: Tensor, vectors: tuple[Tensor, ...], pairs: Pairs, blocker: _Blocker) -> None:
-    step = _ROWS if shade.device.type == "cpu" else len(pairs.rows)
-    for begin in range(0, len(pairs.rows), step):
-        rows, start = pairs.rows[begin : begin + step], pairs.start[begin : begin + step]
-        hidden = shade.index_select(0, rows)
-        chosen = [vector.index_select(0, rows) for vector in vectors]
-        for k, active in enumerate(pairs.active):
-            n = min(active - begin, len(rows))
-            if n <= 0:
-                break
-            body = pairs.bodies.index_select(0, start[:n] + k)
-            blocked = (blocker(body, [v[:n] for v in chosen]) * BIG).clamp_(0, 1)
-            torch.maximum(hidden[:n], blocked, out=hidden[:n])
-        shade.index_copy_(0, rows, hidden)
+def _hide(blocker: _Blocker) -> Callable:
+    """What ``fold`` does with a blocker: 1 wherever any body hides the point."""
+
+    def update(hidden: Tensor, body: Tensor, vectors: list[Tensor]) -> None:
+        torch.maximum(hidden, (blocker(body, vectors) * BIG).clamp_(0, 1), out=hidden)
+
+    return update

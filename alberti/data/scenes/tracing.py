@@ -122,7 +122,7 @@ def nearest(bodies: Bodies, eye: Tensor, rays: Rays, mask: Tensor, far: float) -
     for name, n in (("boxes", bodies.boxes), ("hulls", bodies.hulls), ("blobs", bodies.blobs)):
         pairs = make_pairs(mask[:, first : first + n], rays.scene, first, bodies.count)
         vectors = inverse if name == "boxes" else rays.d
-        _keep_nearest(code, vectors, pairs, _hitter(name, bodies, eye), bodies.count)
+        fold(code, vectors, pairs, _keep_nearest(_hitter(name, bodies, eye), bodies.count))
         touched[name] = pairs.rows
         first += n
     return code & (SLOTS - 1), touched
@@ -134,23 +134,36 @@ def _code(t: Tensor, slot: Tensor | int) -> Tensor:
     return bits | slot
 
 
-def _keep_nearest(code: Tensor, vectors: tuple[Tensor, ...], pairs: Pairs, hit: Callable, count: int) -> None:
+def fold(total: Tensor, vectors: tuple[Tensor, ...], pairs: Pairs, update: Callable) -> None:
+    """Let every body of ``pairs`` change the rows of ``total`` that it has to be tried on, in place.
+
+    ``update`` (rows of total (n, R), flat bodies (n,), rows of the vectors) works in place. On the CPU a few rows at a
+    time, which stay in its cache.
+    """
     if not len(pairs.rows):
         return
-    step = _ROWS if code.device.type == "cpu" else len(pairs.rows)
+    step = _ROWS if total.device.type == "cpu" else len(pairs.rows)
     for begin in range(0, len(pairs.rows), step):
         rows, start = pairs.rows[begin : begin + step], pairs.start[begin : begin + step]
-        best = code.index_select(0, rows)
-        chosen = [v.index_select(0, rows) for v in vectors]
+        part = total.index_select(0, rows)
+        chosen = [vector.index_select(0, rows) for vector in vectors]
         for k, active in enumerate(pairs.active):
             n = min(active - begin, len(rows))
             if n <= 0:
                 break
             body = pairs.bodies.index_select(0, start[:n] + k)
-            t = hit(body, [v[:n] for v in chosen])
-            slot = (body % count).to(torch.int32)[:, None]
-            torch.minimum(best[:n], _code(t, slot), out=best[:n])
-        code.index_copy_(0, rows, best)
+            update(part[:n], body, [vector[:n] for vector in chosen])
+        total.index_copy_(0, rows, part)
+
+
+def _keep_nearest(hit: Callable, count: int) -> Callable:
+    """What :func:`fold` does with the distances of ``hit``: keep the code of the nearest body."""
+
+    def update(best: Tensor, body: Tensor, vectors: list[Tensor]) -> None:
+        slot = (body % count).to(torch.int32)[:, None]
+        torch.minimum(best, _code(hit(body, vectors), slot), out=best)
+
+    return update
 
 
 def _hitter(name: str, bodies: Bodies, eye: Tensor) -> Callable:
