@@ -167,33 +167,43 @@ def _peak(device: torch.device) -> float | None:
     return round(torch.cuda.max_memory_allocated() / 2**30, 2) if device.type == "cuda" else None
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def model_options(description: str | None, steps: int) -> argparse.ArgumentParser:
+    """The options of every benchmark at Stable Diffusion 2's size."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     cuda = torch.cuda.is_available()
     parser.add_argument("--size", choices=("sd2", "tiny"), default="sd2")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16" if cuda else "no")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pixels", type=int, help="side of the images; default 512, or 64 at size tiny")
-    parser.add_argument("--lines", type=int, default=1000)
-    parser.add_argument("--constraint", default="perspective")
-    parser.add_argument("--chunk", type=int, default=0, help="images decoded at once; 0: training's default")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--gradient-checkpointing", action="store_true")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     parsed.pixels = parsed.pixels or (512 if parsed.size == "sd2" else 64)
     return parsed
 
 
-def main(arguments: list[str]) -> None:
-    parsed = parse(arguments)
+def report(parsed: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Print what was measured, on what and with which settings, as JSON."""
     device = torch.cuda.get_device_name() if parsed.device.startswith("cuda") else "cpu"
-    report = {"device": device, "torch": torch.__version__, "settings": vars(parsed), "variants": measure(parsed)}
-    print(json.dumps(report, indent=2))
+    print(json.dumps({"device": device, "torch": torch.__version__, "settings": vars(parsed), **results}, indent=2))
+
+
+def main(arguments: list[str]) -> None:
+    parser = model_options(__doc__, steps=20)
+    parser.add_argument("--lines", type=int, default=1000)
+    parser.add_argument("--constraint", default="perspective")
+    parser.add_argument("--chunk", type=int, default=0, help="images decoded at once; 0: training's default")
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parsed = parse(parser, arguments)
+    report(parsed, {"variants": measure(parsed)})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ and of ours with the fast solver. Weights are random, so it says nothing about t
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionDepth2ImgPipeline
+from finetune_step import model_options, parse, report, sd2_depth
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -31,8 +31,6 @@ def random_model(size: str) -> DepthDiffusion:
     """SD2-depth's architecture with random weights and a small tokenizer of the same length, or a tiny one."""
     if size == "tiny":
         return build_small_base(BaseConfig.smoke(), [PROMPT])
-    from finetune_step import sd2_depth
-
     model = sd2_depth("sd2")
     model.tokenizer = build_small_base(BaseConfig.smoke(max_tokens=77), [PROMPT]).tokenizer
     model.text_encoder = CLIPTextModel(
@@ -116,28 +114,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cuda = torch.cuda.is_available()
-    parser.add_argument("--size", choices=("sd2", "tiny"), default="sd2")
-    parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16" if cuda else "no")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pixels", type=int, help="side of the images; default 512, or 64 at size tiny")
-    parser.add_argument("--steps", type=int, default=50)
+def main(arguments: list[str]) -> None:
+    parser = model_options(__doc__, steps=50)
     parser.add_argument("--fast-steps", type=int, default=20)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--compile", action="store_true")
-    parsed = parser.parse_args(arguments)
-    parsed.pixels = parsed.pixels or (512 if parsed.size == "sd2" else 64)
-    return parsed
-
-
-def main(arguments: list[str]) -> None:
-    parsed = parse(arguments)
-    device = torch.cuda.get_device_name() if parsed.device.startswith("cuda") else "cpu"
-    print(json.dumps({"device": device, "torch": torch.__version__, "settings": vars(parsed), **measure(parsed)}, indent=2))
+    parsed = parse(parser, arguments)
+    report(parsed, measure(parsed))
 
 
 if __name__ == "__main__":
