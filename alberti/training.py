@@ -21,6 +21,7 @@ from alberti.errors import AlbertiError, ConfigError
 from alberti.files import write_json
 from alberti.progress import Progress
 from alberti.seeding import derive_seed, torch_generator
+from alberti.step_graph import StepGraph
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,6 +55,10 @@ class LoopConfig:
     keep: int = 2
     log_every: int = 10
     seed: int = 0
+    cuda_graph: bool = False
+    """On a CUDA device capture the step and replay it, in one process and without accumulation. The loss must be one in two
+    parts, see :class:`alberti.step_graph.PreparedLoss`. Elsewhere nothing changes.
+    """
 
     def __post_init__(self) -> None:
         if self.lr_schedule not in LR_SCHEDULES:
@@ -150,18 +155,21 @@ class _Averages:
             kept = value.detach().float()
             applies = ~torch.isnan(kept)
             pair = torch.stack([torch.where(applies, kept, 0).sum(), applies.sum()])
-            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+            # in place, for a captured step adds to the same memory every time
+            self.sums[name] = self.sums[name].add_(pair) if name in self.sums else pair
 
     def gather(self, reduce: Callable[[Tensor], Tensor], is_main: bool) -> None:
         """Move every process's sums to the main process, which writes the checkpoint."""
-        self.sums = {name: reduce(value) * is_main for name, value in sorted(self.sums.items())}
+        for _, value in sorted(self.sums.items()):
+            value.copy_(reduce(value.clone()) * is_main)
 
     def flush(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
         names = sorted(self.sums)
         if not names:
             return {}
         table = reduce(torch.stack([self.sums[name] for name in names])).cpu()
-        self.sums = {}
+        for value in self.sums.values():
+            value.zero_()
         return {name: (total / count).item() for name, (total, count) in zip(names, table, strict=True) if count > 0}
 
 
@@ -234,9 +242,16 @@ class _Run:
         self.lags = accelerator.device.type == "cuda"
         self.model = model.to(accelerator.device).train()
         self.trainable = [value for value in model.parameters() if value.requires_grad]
+        self.captures = self.lags and config.cuda_graph and self.parts == 1
         self.optimizer = torch.optim.AdamW(
-            self.trainable, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=self.lags
+            self.trainable,
+            lr=self._initial_lr(),
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=self.lags,
+            capturable=self.captures,
         )
+        self._graph = StepGraph(self._whole_step, accelerator.device) if self.captures else None
         self.average = ExponentialMovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.history: list[dict[str, float]] = []
         self.averages, self.note = _Averages(), ""
@@ -253,6 +268,8 @@ class _Run:
     def _load(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["capturable"], group["lr"] = self.captures, self._initial_lr()
         if self.average is not None:
             self.average.load(state["ema"])
         self.history.extend(state["history"])
@@ -264,23 +281,52 @@ class _Run:
         config, done = self.config, step + 1
         batch = global_batch(config.seed, step, config.batch_size, self.num_samples)
         torch.manual_seed(derive_seed(config.seed, "dropout", step, self.accelerator.process_index))
-        health = self._gradients(batch)
-        # On a GPU the check lags a step behind, so that it never waits for the step just launched.
-        previous, self._pending = self._pending, (batch, health)
-        if not self.lags:
-            self.check_pending()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr_at(step, config)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update()
+        self._set_lr(lr_at(step, config))
+        previous, self._pending = self._pending, (batch, self._update(batch))
         if previous is not None:
             _check_finite(*previous, self.store, config)
         if done % config.log_every == 0 or done == config.steps:
             self._log(done)
         if config.checkpoint_every and (done % config.checkpoint_every == 0 or done == config.steps):
             self._save(done)
+
+    def _initial_lr(self) -> float | Tensor:
+        """A captured step reads its learning rate from the device."""
+        return torch.tensor(self.config.lr, device=self.accelerator.device) if self.captures else self.config.lr
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            if self.captures:
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+
+    def _update(self, batch: Batch) -> Tensor:
+        """Take the step; a number that is finite if its losses and gradients are."""
+        if self._graph is not None:
+            return self._graph(self.loss_fn.prepare(batch, self.accelerator.device))  # type: ignore[attr-defined]
+        health = self._gradients(batch)
+        # On a GPU the check lags a step behind, so that it never waits for the step just launched.
+        if not self.lags:
+            _check_finite(batch, health, self.store, self.config)
+        self._apply()
+        return health
+
+    def _whole_step(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The device's part of a step from the loss's prepared inputs: what a CUDA graph captures."""
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.mixed_precision == "bf16"):
+            losses, values = self.loss_fn.compute(self.wrapped, inputs)  # type: ignore[attr-defined]
+        self.accelerator.backward(losses.mean())
+        self.averages.add({"loss": losses, **values})
+        health = self._clip([losses.detach().float().mean()])
+        self._apply()
+        return health
+
+    def _apply(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Accumulate the gradients of this process's share; a number that is finite if losses and gradients are."""
@@ -295,7 +341,11 @@ class _Run:
                 accelerator.backward(losses.mean() / config.accumulate)
             self.averages.add({"loss": losses, **values})
             health.append(losses.detach().float().mean())
-        norm = nn.utils.clip_grad_norm_(self.trainable, config.grad_clip if config.grad_clip > 0 else math.inf)
+        return self._clip(health)
+
+    def _clip(self, health: list[Tensor]) -> Tensor:
+        clip = self.config.grad_clip
+        norm = nn.utils.clip_grad_norm_(self.trainable, clip if clip > 0 else math.inf)
         return torch.stack([*health, norm.detach().float()]).sum()
 
     def check_pending(self) -> None:
@@ -347,7 +397,7 @@ def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: Loop
 def _loop_key(config: LoopConfig) -> dict[str, Any]:
     """What of the loop's settings changes the result; how often to checkpoint does not."""
     settings = dict(vars(config))
-    for name in ("checkpoint_every", "keep"):
+    for name in ("checkpoint_every", "keep", "cuda_graph"):
         settings.pop(name)
     return settings
 

@@ -1,6 +1,5 @@
 """Bases: loading and saving model folders, and training a small one from scratch."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from alberti.diffusion.config import BaseConfig, Schedule
 from alberti.diffusion.image_losses import gradient_difference
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import by_noise_level, denoising_loss
-from alberti.diffusion.randomness import chance, gaussian, timesteps, to_device
+from alberti.diffusion.randomness import chance, normal, streams, timesteps, to_device
 from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
+from alberti.step_graph import PreparedLoss
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
@@ -80,13 +80,13 @@ def train_base(
             f"{config.height}; set both to the same size"
         )
     model = build_small_base(config, source.captions())
-    key = {"config": config.model_dump(mode="json", exclude={"checkpoint_every"}), "data": source.fingerprint}
+    key = {"config": config.model_dump(mode="json", exclude={"checkpoint_every", "cuda_graph"}), "data": source.fingerprint}
     vae_key, unet_key = {"train": "vae", **key}, {"train": "unet", **key}
     vae_loop, unet_loop = _loop(config.vae, config), _loop(config.unet, config)
 
     trainer = _prepare(VaeTrainer(model.vae), config)
     vae_result = train_loop(
-        trainer, partial(_vae_loss, source, config), len(source), vae_loop,
+        trainer, _VaeLoss(source, config), len(source), vae_loop,
         checkpoints=checkpoints, run_key=vae_key, description="VAE", device=device,
     )  # fmt: skip
     vae_result.load_ema()
@@ -96,7 +96,7 @@ def train_base(
     encoded = _Encoded(source, model, config) if source.fresh else _EncodedOnce(source, model, config)
     unet_trainer = _prepare(UNetTrainer(model), config)
     unet_result = train_loop(
-        unet_trainer, partial(_unet_loss, encoded, config, model), len(source), unet_loop,
+        unet_trainer, _UNetLoss(encoded, config, model), len(source), unet_loop,
         checkpoints=checkpoints, run_key=unet_key, description="UNet", device=device,
     )  # fmt: skip
     unet_result.load_ema()
@@ -128,6 +128,7 @@ def _loop(schedule: Schedule, config: BaseConfig) -> LoopConfig:
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
         seed=config.seed,
+        cuda_graph=config.cuda_graph,
     )
 
 
@@ -150,18 +151,29 @@ def _load(source: TrainingSource, config: BaseConfig, batch: Batch, device: torc
     return data
 
 
-def _vae_loss(source: TrainingSource, config: BaseConfig, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    device = next(model.parameters()).device
-    data = _load(source, config, batch, device)
-    images = data["image"] * 2 - 1
-    factor = 2 ** (len(config.vae_channels) - 1)
-    shape = (config.latent_channels, config.height // factor, config.width // factor)
-    noise = gaussian(config.seed, "vae", data["ids"], batch.visits, shape, device)
-    decoded, divergence = model(images, noise)
-    l1 = (decoded.float() - images).abs().mean(dim=(1, 2, 3))
-    edges = gradient_difference(decoded.float(), images)
-    loss = l1 + config.gradient_weight * edges + config.kl_weight * divergence
-    return loss, {"l1": l1, "gradient": edges, "kl": divergence}
+class _VaeLoss:
+    """Reconstruction, image gradients and KL divergence of a batch."""
+
+    def __init__(self, source: TrainingSource, config: BaseConfig):
+        self.source, self.config = source, config
+        factor = 2 ** (len(config.vae_channels) - 1)
+        self.shape = (config.latent_channels, config.height // factor, config.width // factor)
+
+    def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        data = _load(self.source, self.config, batch, device)
+        return {"image": data["image"], "noise": streams(self.config.seed, "vae", data["ids"], batch.visits)}
+
+    def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        images = inputs["image"] * 2 - 1
+        decoded, divergence = model(images, normal(inputs["noise"], self.shape))
+        l1 = (decoded.float() - images).abs().mean(dim=(1, 2, 3))
+        edges = gradient_difference(decoded.float(), images)
+        loss = l1 + config.gradient_weight * edges + config.kl_weight * divergence
+        return loss, {"l1": l1, "gradient": edges, "kl": divergence}
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return _at_once(self, model, batch)
 
 
 class _Encoded:
@@ -221,26 +233,50 @@ class _EncodedOnce(_Encoded):
         return ids, mean, deviation, self._columns[3][rows], condition
 
 
-def _unet_loss(
-    encoded: _Encoded, config: BaseConfig, base: DepthDiffusion, model: nn.Module, batch: Batch
-) -> tuple[Tensor, dict[str, Tensor]]:
+class _UNetLoss:
+    """The denoising loss of a batch of encoded pictures."""
+
+    def __init__(self, encoded: _Encoded, config: BaseConfig, base: DepthDiffusion):
+        self.encoded, self.config, self.schedule = encoded, config, base.schedule
+        self.no_caption = base.tokenize([""])
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        seed, schedule = self.config.seed, self.schedule
+        ids, mean, deviation, tokens, condition = self.encoded.batch(batch, device)
+        t = timesteps(seed, ids, batch.visits, schedule.num_steps)
+        dropped = to_device(chance(seed, "caption", ids, batch.visits, self.config.caption_dropout), device)
+        return {
+            "mean": mean,
+            "deviation": deviation,
+            "condition": condition,
+            "tokens": torch.where(dropped[:, None], to_device(self.no_caption, device), tokens),
+            "latent": streams(seed, "latent", ids, batch.visits),
+            "noise": streams(seed, "noise", ids, batch.visits),
+            "t": t,
+            "model_t": schedule.model_timesteps(t),
+            "level": schedule.alpha_bar(t),
+        }
+
+    def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        schedule, level, t = self.schedule, inputs["level"], inputs["t"]
+        shape = tuple(inputs["mean"].shape[1:])
+        x0 = inputs["mean"] + inputs["deviation"] * normal(inputs["latent"], shape)
+        noise = normal(inputs["noise"], shape)
+        prediction = model(schedule.add_noise(x0, noise, level), inputs["model_t"], inputs["tokens"], inputs["condition"])
+        target = schedule.target(x0, noise, level)
+        plain = denoising_loss(prediction, target, level, schedule)
+        loss = denoising_loss(prediction, target, level, schedule, min_snr_gamma=self.config.min_snr_gamma)
+        return loss, {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), t, schedule.num_steps)}
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return _at_once(self, model, batch)
+
+
+def _at_once(loss: PreparedLoss, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     device = next(model.parameters()).device
-    schedule = base.schedule
-    with torch.no_grad():
-        ids, mean, deviation, tokens, condition = encoded.batch(batch, device)
-    shape = tuple(mean.shape[1:])
-    x0 = mean + deviation * gaussian(config.seed, "latent", ids, batch.visits, shape, device)
-    noise = gaussian(config.seed, "noise", ids, batch.visits, shape, device)
-    t = to_device(timesteps(config.seed, ids, batch.visits, schedule.num_steps), device)
-    dropped = to_device(chance(config.seed, "caption", ids, batch.visits, config.caption_dropout), device)
-    tokens = torch.where(dropped[:, None], to_device(base.tokenize([""]), device), tokens)
-    level = schedule.alpha_bar(t)
-    x_t = schedule.add_noise(x0, noise, level)
-    prediction = model(x_t, schedule.model_timesteps(t), tokens, condition)
-    target = schedule.target(x0, noise, level)
-    plain = denoising_loss(prediction, target, level, schedule)
-    loss = denoising_loss(prediction, target, level, schedule, min_snr_gamma=config.min_snr_gamma)
-    return loss, {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), t, schedule.num_steps)}
+    inputs = loss.prepare(batch, device)
+    return loss.compute(model, {name: to_device(value, device) for name, value in inputs.items()})
 
 
 @torch.no_grad()

@@ -54,6 +54,8 @@ class BaseConfig(_Frozen):
     precision: Literal["no", "bf16"] = "no"
     compile: bool = False
     channels_last: bool = False
+    cuda_graph: bool = False
+    """On a GPU replay whole training steps as CUDA graphs: small networks else wait for Python."""
     checkpoint_every: int = 1000
     log_every: int = 50
     seed: int = 0

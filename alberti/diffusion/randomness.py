@@ -46,12 +46,20 @@ def gaussian(
     device: str | torch.device = "cpu",
 ) -> Tensor:
     """Standard normal (B, *shape) float32 on ``device``, by Box and Muller's transform of hashed counters."""
-    device = torch.device(device)
-    streams = [derive_seed(seed, purpose, sample, visit) for sample, visit in zip(ids, visits, strict=True)]
+    return normal(to_device(streams(seed, purpose, ids, visits), torch.device(device)), shape)
+
+
+def streams(seed: int, purpose: str, ids: Sequence[str], visits: Sequence[int]) -> Tensor:
+    """(B,) int64 on the CPU: where the draws of each sample start."""
+    return torch.tensor([derive_seed(seed, purpose, sample, visit) for sample, visit in zip(ids, visits, strict=True)])
+
+
+def normal(streams: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal (B, *shape) float32 for (B,) :func:`streams`, on their device."""
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    counter = torch.arange(1, pairs + 1, device=device) * _GOLDEN
-    bits = _splitmix64(to_device(torch.tensor(streams), device)[:, None] + counter)
+    counter = torch.arange(1, pairs + 1, device=streams.device) * _GOLDEN
+    bits = _splitmix64(streams[:, None] + counter)
     # 24 bits a uniform, in (0, 1): what float32 holds exactly, and never the logarithm of 0.
     radius = (-2 * ((_shifted(bits, 40).float() + 0.5) * 2.0**-24).log()).sqrt()
     angle = ((bits & 0xFFFFFF).float() + 0.5) * (2.0**-24 * 2 * math.pi)

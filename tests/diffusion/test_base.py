@@ -39,7 +39,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(trained, toy, tmp_path, 
     import alberti.diffusion.base as module
 
     calls = []
-    original = module._unet_loss
+    original = module._UNetLoss.compute
 
     def interrupted(*args):
         calls.append(1)
@@ -47,7 +47,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(trained, toy, tmp_path, 
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(module, "_unet_loss", interrupted)
+    monkeypatch.setattr(module._UNetLoss, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_base(toy, tmp_path / "model", base_config(), checkpoints=tmp_path / "checkpoints", device="cpu")
     assert not (tmp_path / "model").exists()
