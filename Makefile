@@ -35,5 +35,5 @@ $(STAMP): pyproject.toml
 
 # what runs made; the environment stays
 clean:
-	rm -rf data models checkpoints metrics plots report .alberti .dvc/cache .dvc/tmp
+	rm -rf data models checkpoints metrics plots report fingerprints/*/files.json .alberti .dvc/cache .dvc/tmp
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

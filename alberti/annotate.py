@@ -17,7 +17,7 @@ from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
 from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
+from alberti.geometry.vanishing_points import angles_between_points, check_principal_point, estimate_vanishing_points
 from alberti.image_folder import find_images, image_path
 from alberti.images import read_image, write_image
 from alberti.metrics.perspective import angular_accuracy
@@ -117,6 +117,7 @@ def _camera(job: AnnotationJob, width: int, height: int) -> Camera | None:
     if job.focal is None:
         return None
     cx, cy = job.principal_point or ((width - 1) / 2, (height - 1) / 2)
+    check_principal_point((cx, cy), width, height)
     return Camera(job.focal, job.focal, cx, cy, width, height)
 
 

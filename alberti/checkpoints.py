@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from alberti.errors import CheckpointError, DataError
 from alberti.files import atomic_folder, read_json, sha256_file, sha256_json, write_json
+from alberti.processes import is_main
 
 
 def flatten_state(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -97,9 +98,11 @@ class Checkpoints:
                 return step, self._load(self.folder / f"step-{step}")
             except (DataError, SafetensorError, OSError, KeyError) as error:
                 problems.append(f"step {step}: {error}")
-                print(
-                    f"checkpoint of step {step} in {self.folder} is damaged ({error}); trying the one before", file=sys.stderr
-                )
+                if is_main():
+                    print(
+                        f"checkpoint of step {step} in {self.folder} is damaged ({error}); trying the one before",
+                        file=sys.stderr,
+                    )
         if problems:
             raise CheckpointError(
                 f"{self.folder}: no usable checkpoint ({'; '.join(problems)}). Delete the folder to start this run over."

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Self, TypeVar
 
+from alberti.processes import is_main
+
 T = TypeVar("T")
 _LOG_EVERY_S = 10.0
 
@@ -45,6 +47,8 @@ class Progress:
             self._report(note=note)
 
     def _report(self, note: str = "", final: bool = False) -> None:
+        if not is_main():
+            return
         elapsed = max(time.monotonic() - self._start, 1e-9)
         rate = (self.done - self._initial) / elapsed
         text = f"{self.description}: {self.done}"

@@ -6,8 +6,9 @@ interrupted and resumed equals one that was not, and any number of processes wor
 
 import math
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from alberti.checkpoints import Checkpoints
 from alberti.errors import AlbertiError, ConfigError
 from alberti.files import write_json
+from alberti.processes import is_launched, is_main, join
 from alberti.progress import Progress
 from alberti.seeding import derive_seed, torch_generator
 from alberti.step_graph import StepGraph
@@ -94,6 +96,21 @@ class NonFiniteLossError(AlbertiError):
 
 
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+LogFunction = Callable[[str, Sequence[dict[str, float]]], None]
+_LOG: ContextVar[LogFunction | None] = ContextVar("log", default=None)
+
+
+@contextmanager
+def logged_to(log: LogFunction) -> Iterator[None]:
+    """Call ``log(description, rows)`` on the main process for what the trainings inside log, as soon as they do.
+
+    A resumed training first gives all rows up to its checkpoint at once, so that ``log`` sees every step once.
+    """
+    token = _LOG.set(log)
+    try:
+        yield
+    finally:
+        _LOG.reset(token)
 
 
 def lr_at(step: int, config: LoopConfig) -> float:
@@ -207,10 +224,13 @@ def train_loop(
     store = Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}, config.keep) if checkpoints else None
     run = _Run(model, loss_fn, num_samples, config, store, _accelerator(device))
     start = run.restore()
+    tell = _teller(description, run)
+    tell()
     shown = Progress(description, config.steps, "steps", initial=start) if run.is_main else None
     with shown or nullcontext():
         for step in range(start, config.steps):
             run.step(step)
+            tell()
             if on_step is not None and run.is_main:
                 on_step(step + 1, model)
             if shown is not None:
@@ -240,6 +260,8 @@ class _Run:
         self.loss_fn, self.num_samples, self.config = loss_fn, num_samples, config
         self.store, self.accelerator, self.is_main = store, accelerator, accelerator.is_main_process
         self.lags = accelerator.device.type == "cuda"
+        # Shapes stay the same for a whole training: trying out the ways to convolve pays.
+        torch.backends.cudnn.benchmark = True
         self.model = model.to(accelerator.device).train()
         self.trainable = [value for value in model.parameters() if value.requires_grad]
         self.captures = self.lags and config.cuda_graph and self.parts == 1
@@ -379,19 +401,44 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
 
+def _teller(description: str, run: _Run) -> Callable[[], None]:
+    """What passes new rows of the history on to :func:`logged_to`'s function."""
+    log, told = _LOG.get() if run.is_main else None, 0
+
+    def tell() -> None:
+        nonlocal told
+        if log is not None and len(run.history) > told:
+            log(description, run.history[told:])
+            told = len(run.history)
+
+    return tell
+
+
 def _accelerator(device: str | torch.device | None) -> "Accelerator":
     """An Accelerator for ``device``; in a single process another device than last time is allowed."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
 
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    on_cpu = device is not None and torch.device(device).type == "cpu"
+    join(on_cpu)
+    if not is_launched():
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device is not None and torch.device(device).type == "cpu")
+    # Gradients live in the buckets that are sent: a copy less of every one, in memory and in time.
+    buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[buckets])
+    if is_launched() and accelerator.num_processes != int(os.environ["WORLD_SIZE"]):
+        raise ConfigError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, but they do not train as one group: call "
+            "alberti.processes.join() before anything else makes use of accelerate"
+        )
+    return accelerator
 
 
 def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: LoopConfig) -> None:
-    """Delete the checkpoints of a finished run, once its result is safely written."""
-    Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}).discard()
+    """Delete the checkpoints of a finished run, once its result is safely written; only the main process does."""
+    if is_main():
+        Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}).discard()
 
 
 def _loop_key(config: LoopConfig) -> dict[str, Any]:

@@ -3,8 +3,10 @@
     python benchmarks/perspective_loss.py --device cuda --batch 8
     python benchmarks/perspective_loss.py --device cpu --batch 4 --threads 2
 
-Times are of forward + backward, medians in milliseconds over ``n`` calls. ``agreement`` holds loss / plain loss over
-the points of random and structured images; the plain implementation computes in float64.
+Times are of forward + backward over ``n`` calls, each waited for; ``host`` is how long one call keeps Python busy until
+all is launched. ``agreement`` holds loss / plain loss over the points of random and structured images; the plain
+implementation computes in float64. On a GPU, ``definition`` compares the kernels with the form in plain PyTorch, and
+``kernels`` lists what one call runs on the device.
 """
 
 import argparse
@@ -18,8 +20,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 
-from alberti.losses import perspective_loss
+from alberti.losses import perspective_loss, perspective_profile
+from alberti.losses.perspective import torch_loss
 
 
 def plain_loss(pred: Tensor, target: Tensor, vanishing_points: Tensor, num_lines: int) -> Tensor:
@@ -121,6 +125,37 @@ def agreement(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     return report
 
 
+def against_definition(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The kernels against the PyTorch form on the same device; how often a repeated gradient differs; Euler's identity.
+
+    Profiles grow in proportion with the image, so the image times its gradient must be the sum that was differentiated.
+    """
+    generator = torch.Generator().manual_seed(2)
+    points = random_points(args.batch, args.points, args.size, generator).to(args.device)
+    random = torch.rand(2, args.batch, 3, args.size, args.size, generator=generator)
+    report = {}
+    for name, pair in (("random", random), ("structured", structured_pair(args.batch, args.size, generator))):
+        pred, target = (image.to(args.device) for image in pair)
+        results = []
+        for function in (torch_loss, perspective_loss, perspective_loss):
+            leaf = pred.clone().requires_grad_()
+            loss = function(leaf, target, points, num_lines=args.lines)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            results.append((loss.detach(), gradient))
+        (loss, gradient), (fused_loss, fused_gradient), (_, repeated) = results
+        profiles = perspective_profile(leaf, points, num_lines=args.lines)
+        total = (profiles * torch.linspace(-1, 1, args.lines, device=args.device)).double().sum()
+        (slope,) = torch.autograd.grad(total, leaf)
+        scale = profiles.detach().double().sum()
+        report[name] = {
+            "loss_relative_max": ((fused_loss - loss).abs() / loss).max().item(),
+            "gradient_relative": ((fused_gradient - gradient).norm() / gradient.norm()).item(),
+            "repeated_gradient_differs": (fused_gradient != repeated).double().mean().item(),
+            "euler": (((slope * leaf).double().sum() - total).abs() / scale).item(),
+        }
+    return report
+
+
 class Steps:
     """Calls of forward + backward, on a few input sets in turn so that no cache holds them all."""
 
@@ -143,11 +178,34 @@ class Steps:
         pred.grad = None
         function(pred, target, points).mean().backward()
 
-    def median(self, function: Callable[..., Tensor], repeats: int) -> dict[str, float]:
+    def timed(self, function: Callable[..., Tensor], repeats: int) -> dict[str, float]:
         for _ in range(min(repeats, 3)):
             self(function)
-        times = [self._time(lambda: self(function)) for _ in range(repeats)]
-        return {"n": repeats, "median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times)}
+        return summary([self._time(lambda: self(function)) for _ in range(repeats)])
+
+    def host(self, function: Callable[..., Tensor], repeats: int) -> dict[str, float]:
+        """Until the call returns, while the device still works: it was idle at the start, so that no queue is full."""
+        times = []
+        for _ in range(repeats):
+            self._wait()
+            start = time.perf_counter()
+            self(function)
+            times.append(1e3 * (time.perf_counter() - start))
+        self._wait()
+        return summary(times)
+
+    def kernels(self, function: Callable[..., Tensor], repeats: int = 10) -> dict[str, dict[str, float]]:
+        """What one call runs on the device: how often, and microseconds in all."""
+        with torch.profiler.profile() as profiler:
+            for _ in range(repeats):
+                self(function)
+            self._wait()
+        events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CUDA]
+        events.sort(key=lambda event: -event.self_device_time_total)
+        return {
+            event.key[:80]: {"calls": event.count / repeats, "us": round(event.self_device_time_total / repeats, 1)}
+            for event in events
+        }
 
     def _time(self, call: Callable[[], None]) -> float:
         self._wait()
@@ -172,8 +230,13 @@ class Steps:
         pred.grad = None
         with torch.cuda.graph(graph):
             self(function)
-        times = [self._time(graph.replay) for _ in range(repeats)]
-        return {"n": repeats, "median_ms": statistics.median(times), "min_ms": min(times)}
+        return summary([self._time(graph.replay) for _ in range(repeats)])
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Of milliseconds."""
+    p90 = sorted(times)[math.ceil(0.9 * len(times)) - 1]
+    return {"n": len(times), "median_ms": statistics.median(times), "min_ms": min(times), "p90_ms": p90}
 
 
 def peak_mib(steps: Steps, function: Callable[..., Tensor]) -> dict[str, float]:
@@ -228,13 +291,16 @@ def main() -> None:
         "points": args.points,
         "lines": args.lines,
         "agreement": agreement(args),
-        "alberti": steps.median(ours, args.repeats) | peak_mib(steps, ours),
+        "alberti": steps.timed(ours, args.repeats) | peak_mib(steps, ours),
     }
     if cuda:
+        report["definition"] = against_definition(args)
+        report["host"] = steps.host(ours, args.repeats)
+        report["kernels"] = steps.kernels(ours)
         report["alberti_as_cuda_graph"] = steps.graph_replay(ours, args.repeats)
     if args.compile:
-        report["alberti_compiled"] = steps.median(torch.compile(ours), args.repeats)
-    report["plain"] = steps.median(plain, 3) | peak_mib(steps, plain)
+        report["alberti_compiled"] = steps.timed(torch.compile(ours), args.repeats)
+    report["plain"] = steps.timed(plain, 3) | peak_mib(steps, plain)
     print(json.dumps(report, indent=2))
 
 

@@ -16,6 +16,7 @@ import typer
 from alberti.errors import AlbertiError, ConfigError
 from pipeline.profiles import PROFILES, compose
 from stages.params import DepthStartParams, Params, check_params
+from stages.source_params import SourceParams, in_project
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,7 +94,7 @@ def lacking(profile: str, project: Path, machine: Machine) -> list[str]:
     except (AlbertiError, ImportError) as error:
         return [str(error)]
     machine_lacks = _machine_lacks(NEEDS.get(profile), machine)
-    return [*machine_lacks, *_packages_lack(), *_data_lack(params, project), *_models_lack(params)]
+    return [*machine_lacks, *_packages_lack(), *_data_lack(params, project), *_models_lack(params, project)]
 
 
 def _machine_lacks(needs: Needs | None, machine: Machine) -> Iterator[str]:
@@ -121,20 +122,30 @@ def _packages_lack() -> Iterator[str]:
 
 def _data_lack(params: Params, project: Path) -> Iterator[str]:
     for role, source in params.prepare:
-        if source.source != "scenes" and not (project / source.root).is_dir():
-            yield f"data for {role}: {source.source} expected at {source.root}; set prepare.{role}.root to your copy"
-        if source.source == "kitti":
-            for split, file in source.options.items():
-                if not (project / file).is_file():
-                    yield f"data for {role}: no split list {file} (prepare.{role}.options.{split})"
+        for key, name, root in _roots(role, source):
+            if not in_project(root, project).is_dir():
+                yield f"data for {role}: {name} expected at {root}; set {key} to your copy"
+        for option, path in source.files(project).items():
+            if not path.is_file():
+                what = "split list" if source.source == "kitti" else "file"
+                yield f"data for {role}: no {what} {path} (prepare.{role}.options.{option})"
 
 
-def _models_lack(params: Params) -> Iterator[str]:
-    yield from _captions_lack(params)
+def _roots(role: str, source: SourceParams) -> Iterator[tuple[str, str, str]]:
+    """Key in params.yaml, name and root of the user's data for a role."""
+    if source.source == "several":
+        for number, native in enumerate(source.sources):
+            yield f"prepare.{role}.sources.{number}.root", native.source, native.root
+    elif source.root is not None and source.source != "scenes":
+        yield f"prepare.{role}.root", source.source, source.root
+
+
+def _models_lack(params: Params, project: Path) -> Iterator[str]:
+    yield from _captions_lack(params, project)
     base = params.base
-    if base.source == "pretrained" and not Path("pretrained/base/model_index.json").is_file():
+    if base.source == "pretrained" and not (project / "pretrained/base/model_index.json").is_file():
         yield "base: pretrained/base holds no model; set base.source to train, path or hub"
-    if base.source == "path" and not (Path(base.path or "") / "model_index.json").is_file():
+    if base.source == "path" and not (in_project(base.path or "", project) / "model_index.json").is_file():
         yield f"base: no model folder at {base.path} (base.path)"
     if base.source == "hub" and not _in_hub_cache(base.id or "", "model_index.json", base.revision):
         yield (
@@ -142,21 +153,21 @@ def _models_lack(params: Params) -> Iterator[str]:
             "the repository still exists; else name a mirror in base.id, or a folder in base.path with base.source: path"
         )
     for name, start in params.base_depth:
-        yield from _depth_lacks(name, start)
+        yield from _depth_lacks(name, start, project)
 
 
-def _captions_lack(params: Params) -> Iterator[str]:
+def _captions_lack(params: Params, project: Path) -> Iterator[str]:
     for role, source in params.prepare:
         captions = source.captions
-        if captions is None or captions.model is None or Path(captions.model).is_dir():
+        if captions is None or captions.model is None or in_project(captions.model, project).is_dir():
             continue
         if not _in_hub_cache(captions.model, "config.json", captions.revision):
             yield f"captions for {role}: {captions.model} is neither a folder nor in the Hugging Face cache"
 
 
-def _depth_lacks(name: str, start: DepthStartParams) -> Iterator[str]:
+def _depth_lacks(name: str, start: DepthStartParams, project: Path) -> Iterator[str]:
     where = start.weights
-    if where is None or Path(where).exists():
+    if where is None or in_project(where, project).exists():
         return
     if name == "dpt" and where.count("/") == 1 and not where.startswith((".", "pretrained/")):
         if not _in_hub_cache(where, "config.json", start.revision):

@@ -7,9 +7,12 @@ from alberti.data.manifest import Dataset
 from alberti.diffusion.base import train_base
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import CheckpointError
-from alberti.files import atomic_folder, write_json
-from stages.common import CHECKPOINTS, hash_folder, run_stage, write_curves, write_provenance
+from alberti.files import write_json
+from alberti.processes import is_main
+from stages.common import CHECKPOINTS, hash_folder, out_folder, run_stage, write_provenance
+from stages.curves import curves
 from stages.params import BaseParams, Params
+from stages.source_params import in_project
 
 OUT = Path("models/base")
 
@@ -17,34 +20,42 @@ OUT = Path("models/base")
 def base(params: Params, _: str) -> None:
     """Take the base from where `base.source` says, or train it on `data/train`."""
     section = params.base
-    curves: dict[str, list[dict[str, float]]] = {"vae": [], "unet": []}
     metrics: dict[str, object] = {"source": section.source}
-    inputs: dict[str, str] = {}
-    seed = params.seed
-    with atomic_folder(OUT) as out:
+    if section.source != "train" and not is_main():
+        return
+    with curves("plots/base", group=str.lower), out_folder(OUT) as out:
+        inputs, seed = {}, params.seed
         if section.source == "train":
             assert section.train is not None
             dataset = Dataset.open("data/train")
             inputs, seed = {"data/train": dataset.info.fingerprint}, section.train.seed
             metrics |= train_base(dataset, out, section.train, checkpoints=CHECKPOINTS / "base")
-            curves = metrics.pop("history")  # type: ignore[assignment]
-        elif section.source == "hub":
-            assert section.id is not None
-            DepthDiffusion.load(section.id, revision=section.revision).save(out)
-            inputs = {f"{section.id}@{section.revision}": hash_folder(out)}
+            del metrics["history"]
         else:
-            source = _folder(section)
-            DepthDiffusion.load(source)  # refuses what is damaged or no depth-conditioned model
-            shutil.copytree(source, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.ckpt", ".git*"))
-            inputs = {str(source): hash_folder(out)}
+            inputs = _take(section, out)
         write_provenance(out, {"base": section.model_dump(mode="json")}, inputs, seed)
-    for name, rows in curves.items():
-        write_curves(f"plots/base/{name}.csv", rows)
-    write_json("metrics/base.json", metrics)
+    if is_main():
+        write_json("metrics/base.json", metrics)
+
+
+def _take(section: BaseParams, out: Path) -> dict[str, str]:
+    """Put a base that exists into ``out``; where it came from, and its hash."""
+    if section.source == "hub":
+        assert section.id is not None
+        DepthDiffusion.load(section.id, revision=section.revision).save(out)
+        return {f"{section.id}@{section.revision}": hash_folder(out)}
+    source = _folder(section)
+    model = DepthDiffusion.load(source)  # refuses what is damaged or no depth-conditioned model
+    if section.source == "pretrained":
+        shutil.copytree(source, out, dirs_exist_ok=True)
+    else:
+        # written anew: a download may hold further variants of its weights, and class names that are gone
+        model.save(out)
+    return {str(source): hash_folder(source)}
 
 
 def _folder(section: BaseParams) -> Path:
-    folder = Path("pretrained/base") if section.source == "pretrained" else Path(section.path or "")
+    folder = Path("pretrained/base") if section.source == "pretrained" else in_project(section.path or "")
     if not (folder / "model_index.json").is_file():
         raise CheckpointError(
             f"{folder}: expected a diffusers model folder with model_index.json, as base.source is {section.source!r}; "
@@ -54,4 +65,4 @@ def _folder(section: BaseParams) -> Path:
 
 
 if __name__ == "__main__":
-    run_stage(base)
+    run_stage(base, processes="together")

@@ -5,38 +5,53 @@ from pathlib import Path
 from alberti.data.manifest import Dataset
 from alberti.depth.models import SIDECAR, DepthModel, build_depth_model
 from alberti.errors import ConfigError
+from alberti.processes import is_main
 from stages.common import hash_folder, run_stage
+from stages.curves import curves
 from stages.depth_training import config_of, train, write_model
 from stages.params import ORIGINAL_ARM, DepthStartParams, Params
+from stages.source_params import in_project
 
 
 def base_depth(params: Params, name: str) -> None:
     """Take the model's weights from where `base_depth.<model>` says, and train it on `data/train` if it says how."""
     section: DepthStartParams = getattr(params.base_depth, name)
-    model, inputs, result = _start(name, section), {}, None
-    if section.weights is not None and Path(section.weights).is_dir():
-        inputs[section.weights] = hash_folder(section.weights)
-    if section.train is not None:
-        dataset = Dataset.open("data/train")
-        inputs["data/train"] = dataset.info.fingerprint
-        config = config_of(section.train, section.seed)
-        result = train(f"{name}-{ORIGINAL_ARM}", model, config, inputs, dataset=dataset)
-        model = result.model  # type: ignore[assignment]
+    if section.train is None and not is_main():
+        return
+    weights = _weights(section)
+    model, inputs, result = _start(name, section, weights), {}, None
+    if section.weights is not None and weights is not None and Path(weights).is_dir():
+        inputs[section.weights] = hash_folder(weights)
+    with curves(f"plots/base_depth/{name}"):
+        if section.train is not None:
+            dataset = Dataset.open("data/train")
+            inputs["data/train"] = dataset.info.fingerprint
+            config = config_of(section.train, section.seed)
+            result = train(f"{name}-{ORIGINAL_ARM}", model, config, inputs, dataset=dataset)
+            model = result.model  # type: ignore[assignment]
     values = {"base_depth": {name: section.model_dump(mode="json")}}
     write_model("base_depth", f"{name}-{ORIGINAL_ARM}", model, result, values, inputs, section.seed)
 
 
-def _start(name: str, section: DepthStartParams) -> DepthModel:
-    if section.weights is not None and (Path(section.weights) / SIDECAR).is_file():
-        model = DepthModel.load(section.weights)
+def _weights(section: DepthStartParams) -> str | None:
+    """A file or folder, where there is one of this name, with its whole path; else a hub id as it is."""
+    if section.weights is None:
+        return None
+    path = in_project(section.weights)
+    return str(path) if path.exists() else section.weights
+
+
+def _start(name: str, section: DepthStartParams, weights: str | None) -> DepthModel:
+    if weights is not None and (Path(weights) / SIDECAR).is_file():
+        model = DepthModel.load(weights)
         found = {key: getattr(model.info, key) for key in ("size", "kind", "max_depth", "input_height")}
         asked = {key: getattr(section, key) for key in found if getattr(section, key) is not None}
         if wrong := [f"{key} {found[key]!r}, not {value!r}" for key, value in asked.items() if value != found[key]]:
             raise ConfigError(f"base_depth.{name}: {section.weights} has {'; '.join(wrong)}; say the same, or leave it out")
         return model
-    options = section.model_dump(exclude={"train", "size"})
+    options = section.model_dump(exclude={"train", "size"}) | {"weights": weights}
     return build_depth_model(name, section.size, **options)
 
 
 if __name__ == "__main__":
-    run_stage(base_depth, lambda params: params.finetune_depth.models)
+    run_stage(base_depth, lambda params: params.finetune_depth.models, processes="together")

@@ -2,18 +2,20 @@
 
 import argparse
 import atexit
-import csv
 import errno
 import gc
 import importlib.metadata
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alberti.errors import AlbertiError, ConfigError
-from alberti.files import atomic_file, sha256_file, sha256_json, write_json
+from alberti.files import atomic_folder, sha256_file, sha256_json, write_json
+from alberti.processes import is_main, join, leave, rank
 from stages.params import Params, load_params
 
 CHECKPOINTS = Path("checkpoints")
@@ -25,13 +27,21 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_DISK_TEXTS = ("No space left on device", "File too large", "PytorchStreamWriter failed", "Disk quota exceeded")
 
 
-def run_stage(stage: Callable[[Params, str], None], instances: Callable[[Params], Iterable[str]] | None = None) -> None:
+def run_stage(
+    stage: Callable[[Params, str], None],
+    instances: Callable[[Params], Iterable[str]] | None = None,
+    processes: Literal["one", "apart", "together"] = "one",
+) -> None:
     """The `main` of a stage module: parse `--name` and `--params`, run, and end as :func:`exit_code_of` says.
 
     Args:
         stage: called with the params and the instance's name ("" for a stage that has none).
         instances: the names that params.yaml allows, where the stage has instances.
+        processes: what happens under `torchrun`: the main process alone works and the others end at once, each does its
+            share without the others, or all train one model and only the main one writes.
     """
+    if processes == "one" and not is_main():
+        return
     gc.enable()
     # a process that has imported diffusers else ends by collecting, for over a second, what the system frees at once
     atexit.register(gc.freeze)
@@ -46,7 +56,10 @@ def run_stage(stage: Callable[[Params, str], None], instances: Callable[[Params]
         name = arguments.name if instances is not None else ""
         if instances is not None and name not in (known := list(instances(params))):
             raise ConfigError(f"--name {name}: no such instance in {arguments.params}; there are {', '.join(known)}")
+        if processes == "together":
+            join()
         stage(params, name)
+        leave()
 
     sys.exit(exit_code_of(call))
 
@@ -70,7 +83,8 @@ def exit_code_of(call: Callable[[], None]) -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    who = "" if is_main() else f"process {rank()}: "
+    print(f"{who}error: {' '.join(message.split())}", file=sys.stderr)
     return 1
 
 
@@ -91,13 +105,15 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def write_curves(path: str | Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write the logged steps of a training as CSV: a row a step, a column a value; empty where a step lacks it."""
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["step", "loss"]
-    with atomic_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+@contextmanager
+def out_folder(path: str | Path) -> Iterator[Path]:
+    """`atomic_folder` in the main process; in the others a folder that is thrown away."""
+    if is_main():
+        with atomic_folder(path) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="alberti-") as name:
+            yield Path(name)
 
 
 def hash_folder(folder: str | Path) -> str:

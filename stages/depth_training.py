@@ -11,8 +11,9 @@ from alberti.depth.models import DepthModel
 from alberti.depth.train import DepthTrainConfig, DepthTrainResult, train_depth
 from alberti.errors import DataError
 from alberti.files import atomic_folder, write_json
+from alberti.processes import is_main
 from alberti.training import LoopConfig
-from stages.common import CHECKPOINTS, write_curves, write_provenance
+from stages.common import CHECKPOINTS, write_provenance
 from stages.params import DepthTrainParams
 
 
@@ -60,7 +61,9 @@ def write_model(
     inputs: Mapping[str, str],
     seed: int,
 ) -> None:
-    """Write the model folder, its curve and its metrics; ``name`` is `<model>-<arm>`."""
+    """Write the model folder and its metrics; ``name`` is `<model>-<arm>`. Only the main process does."""
+    if not is_main():
+        return
     model_name, _, arm = name.partition("-")
     with atomic_folder(Path("models/depth") / model_name / arm) as out:
         model.to("cpu").save(out)
@@ -69,7 +72,6 @@ def write_model(
         result.discard()
     instance = model_name if stage == "base_depth" else name
     history = result.history if result is not None else []
-    write_curves(f"plots/{stage}/{instance}.csv", history)
     metrics: dict[str, Any] = {"kind": model.kind, "steps": int(history[-1]["step"]) if history else 0}
     if history:
         metrics["loss"] = history[-1]["loss"]

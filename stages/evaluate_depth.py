@@ -6,12 +6,16 @@ from pathlib import Path
 from alberti.data.kitti import KittiReader, read_split
 from alberti.data.manifest import Dataset
 from alberti.depth.models import DepthModel
-from alberti.depth.predict import predict_array
-from alberti.metrics.evaluation import evaluate_frames
+from alberti.depth.predict import predict_batch
+from alberti.metrics.evaluation import evaluate_batches
+from alberti.parallel import core_count
 from stages.common import device, run_stage
 from stages.params import Params
 
 TEST = Path("data/test")
+_BATCH = 16
+"""On a GPU; a CPU is no faster with more than one picture at once."""
+_READERS = 8
 
 
 def evaluate_depth(params: Params, name: str) -> None:
@@ -21,13 +25,14 @@ def evaluate_depth(params: Params, name: str) -> None:
     model = DepthModel.load(Path("models/depth") / model_name / arm).to(device())
     dataset = Dataset.open(TEST)
     reader = KittiReader(dataset.root, dataset.depth_root)
-    evaluation = evaluate_frames(
+    evaluation = evaluate_batches(
         read_split(TEST / "splits" / "test.txt"),
-        partial(predict_array, model),
+        partial(predict_batch, model),
         reader,
         section.protocol,
         section.alignment[model_name],
-        workers=2,
+        batch_size=_BATCH if device() == "cuda" else 1,
+        workers=min(_READERS, core_count()),
         description=f"evaluating {name}",
     )
     evaluation.write(Path("metrics/depth") / f"{name}.json")

@@ -1,25 +1,41 @@
 """Stage evaluate_images@<arm>: perspective and image quality of the arm's pictures."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alberti.data.manifest import Dataset
 from alberti.files import atomic_file, write_json
-from alberti.metrics.features import feature_extractor
+from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
+from alberti.parallel import core_count
 from stages.common import device, run_stage
 from stages.params import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WORTH_PROCESSES = 256
 
 
 def evaluate_images(params: Params, arm: str) -> None:
     """Write `metrics/images/<arm>.json` and a row a picture beside it."""
     extractor = feature_extractor(params.evaluate_images.extractor, device())
     generated, reference = Dataset.open(f"data/generated/{arm}"), Dataset.open("data/condition")
-    summary, table = evaluate_pictures(generated, reference, extractor=extractor)
-    out = Path("metrics/images") / f"{arm}.json"
-    with atomic_file(out.with_suffix(".csv")) as temporary:
+    write_measures(Path("metrics/images") / f"{arm}.json", *measure(generated, reference, extractor))
+
+
+def measure(generated: Dataset, reference: Dataset, extractor: FeatureExtractor) -> "tuple[dict[str, Any], pd.DataFrame]":
+    """Summary and rows, on all cores where there are enough pictures to pay for starting processes."""
+    workers = core_count() if len(generated) >= _WORTH_PROCESSES else 1
+    return evaluate_pictures(generated, reference, extractor=extractor, workers=workers)
+
+
+def write_measures(path: Path, summary: dict[str, Any], table: "pd.DataFrame") -> None:
+    """Write the summary as JSON to ``path`` and the rows as CSV beside it."""
+    with atomic_file(path.with_suffix(".csv")) as temporary:
         table.to_csv(temporary, index=False)
-    write_json(out, summary)
+    write_json(path, summary)
 
 
 if __name__ == "__main__":
-    run_stage(evaluate_images, lambda params: params.arms)
+    run_stage(evaluate_images, lambda params: params.picture_arms)

@@ -7,7 +7,9 @@ from typing import Any
 from alberti.data.manifest import Dataset
 from alberti.errors import DataError
 from alberti.files import atomic_folder, write_json
-from stages.common import CHECKPOINTS, hash_folder, run_stage, write_curves, write_provenance
+from alberti.processes import is_main
+from stages.common import CHECKPOINTS, hash_folder, run_stage, write_provenance
+from stages.curves import curves
 from stages.params import FinetuneParams, Params
 
 BASE = Path("models/base")
@@ -21,23 +23,23 @@ def finetune_arm(params: Params, arm: str) -> None:
     metrics: dict[str, Any] = {"steps": section.steps, "constraint": section.constraint, "weight": section.weight}
     values = {"arm": arm, "finetune": section.model_dump(mode="json")}
     inputs = {str(BASE): hash_folder(BASE)}
-    if section.steps == 0:
-        history: list[dict[str, float]] = []
-        with atomic_folder(out) as folder:
-            shutil.copytree(BASE, folder, dirs_exist_ok=True)
-            write_provenance(folder, values, inputs, section.seed)
-    else:
-        dataset = Dataset.open("data/train")
-        inputs["data/train"] = dataset.info.fingerprint
-        history, found = _train(dataset, section, values, inputs, out)
-        metrics |= {**{name: value for name, value in history[-1].items() if name != "step"}, **found}
-    write_curves(f"plots/finetune/{arm}.csv", history)
-    write_json(f"metrics/finetune/{arm}.json", metrics)
+    with curves(f"plots/finetune/{arm}"):
+        if section.steps:
+            dataset = Dataset.open("data/train")
+            inputs["data/train"] = dataset.info.fingerprint
+            metrics |= _train(dataset, section, values, inputs, out)
+        elif is_main():
+            with atomic_folder(out) as folder:
+                shutil.copytree(BASE, folder, dirs_exist_ok=True)
+                write_provenance(folder, values, inputs, section.seed)
+    if is_main():
+        write_json(f"metrics/finetune/{arm}.json", metrics)
 
 
 def _train(
     dataset: Dataset, section: FinetuneParams, values: dict[str, Any], inputs: dict[str, str], out: Path
-) -> tuple[list[dict[str, float]], dict[str, int]]:
+) -> dict[str, float]:
+    """Train and write the model folder; the last logged values, and counts."""
     from alberti.diffusion.model import DepthDiffusion
     from alberti.diffusion.train import finetune
 
@@ -49,11 +51,12 @@ def _train(
         checkpoints=CHECKPOINTS / "finetune",
         run_key={},
     )
-    with atomic_folder(out) as folder:
-        result.model.save(folder)
-        write_provenance(folder, values, inputs, section.seed)
-    result.discard_checkpoints()
-    return result.history, result.counts
+    if is_main():
+        with atomic_folder(out) as folder:
+            result.model.save(folder)
+            write_provenance(folder, values, inputs, section.seed)
+        result.discard_checkpoints()
+    return {name: value for name, value in result.history[-1].items() if name != "step"} | result.counts
 
 
 def vanishing_points_of(dataset: Dataset, section: FinetuneParams) -> dict[str, Any]:
@@ -70,4 +73,4 @@ def vanishing_points_of(dataset: Dataset, section: FinetuneParams) -> dict[str, 
 
 
 if __name__ == "__main__":
-    run_stage(finetune_arm, lambda params: params.arms)
+    run_stage(finetune_arm, lambda params: params.arms, processes="together")

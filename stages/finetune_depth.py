@@ -9,6 +9,7 @@ from pathlib import Path
 from alberti.data.manifest import Dataset
 from alberti.depth.models import DepthModel
 from stages.common import hash_folder, run_stage
+from stages.curves import curves
 from stages.depth_training import config_of, split_of, train, write_model
 from stages.params import KITTI_ARM, ORIGINAL_ARM, DepthTrainParams, Params
 
@@ -24,7 +25,8 @@ def finetune_depth(params: Params, name: str) -> None:
     if arm == KITTI_ARM:
         recipe = recipe.model_copy(update={"mix_ratio": 0.0})
     config = config_of(recipe, params.seed)
-    result = train(name, DepthModel.load(start), config, inputs, **data)
+    with curves(f"plots/finetune_depth/{name}"):
+        result = train(name, DepthModel.load(start), config, inputs, **data)
     values = {"seed": params.seed, "finetune_depth": recipe.model_dump(mode="json")}
     model = result.model
     assert isinstance(model, DepthModel)
@@ -42,4 +44,4 @@ def _data(arm: str, recipe: DepthTrainParams) -> dict[str, Dataset]:
 
 
 if __name__ == "__main__":
-    run_stage(finetune_depth, Params.depth_instances)
+    run_stage(finetune_depth, Params.depth_instances, processes="together")

@@ -6,7 +6,6 @@ The noise of a picture follows from seed and sample id, so that all arms start f
 from pathlib import Path
 
 from alberti.data.manifest import Dataset
-from alberti.diffusion.config import SampleConfig
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sample import generate
 from stages.common import CHECKPOINTS, run_stage
@@ -14,15 +13,15 @@ from stages.params import Params
 
 
 def generate_arm(params: Params, arm: str) -> None:
-    """Generate the arm's pictures; an interrupted call goes on with the pictures that are missing."""
+    """Generate the pictures of an arm or variant; an interrupted call goes on with the pictures that are missing."""
     generate(
-        DepthDiffusion.load(Path("models/finetuned") / arm),
+        DepthDiffusion.load(Path("models/finetuned") / params.weights_of(arm)),
         Dataset.open("data/condition"),
         Path("data/generated") / arm,
-        SampleConfig.model_validate(params.seeded("generate")),
+        params.sampling(arm),
         work=CHECKPOINTS / "generate",
     )
 
 
 if __name__ == "__main__":
-    run_stage(generate_arm, lambda params: params.arms)
+    run_stage(generate_arm, lambda params: params.picture_arms, processes="apart")

@@ -1,7 +1,8 @@
 """The params of every stage: `params.yaml` as frozen, typed models that reject what they do not know.
 
-One section a stage, plus `seed` (the experiment's) and `arms` (each a set of overrides of `finetune`). The library's own
-settings are used as they are, so that a new one is an edit there and in `conf/`.
+One section a stage, plus `seed` (the experiment's), `arms` (each a set of overrides of `finetune`) and `variants` (each an
+arm's weights sampled with overrides of `generate`). The library's own settings are used as they are, so that a new one is
+an edit there and in `conf/`.
 """
 
 import difflib
@@ -12,69 +13,19 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alberti.data.captions import CaptionConfig
 from alberti.diffusion.config import BaseConfig, FinetuneConfig, SampleConfig
 from alberti.errors import ConfigError
+from stages.source_params import ROLES as ROLES
+from stages.source_params import PrepareParams, Section
 
 M = TypeVar("M", bound=BaseModel)
 
-ROLES = ("train", "condition", "kitti", "test")
 BASE_ARM = "base"
 """The arm that stands for the unmodified base: its override is `steps: 0`."""
 KITTI_ARM = "kitti"
 """The depth arm that trains on KITTI's own training split instead of generated pictures."""
 ORIGINAL_ARM = "original"
 """The depth model before any fine-tuning."""
-
-
-class Section(BaseModel):
-    """A part of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class SceneParams(Section):
-    """Streets to render."""
-
-    splits: dict[str, int]
-    """How many images each split gets; a role without splits has one, `all`."""
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
-    style: str
-    camera: Literal["street", "kitti"] = "street"
-    supersample: int = Field(default=2, ge=1, le=4)
-    seed: int
-
-
-class SourceParams(Section):
-    """Where one role's data come from: rendered here (`scenes`), or read where they lie (`root`), never copied."""
-
-    source: Literal["scenes", "kitti", "folder", "holicity", "vkitti2", "synthia_al"]
-    root: str | None = None
-    limit: int | None = Field(default=None, gt=0)
-    """At most so many samples, spread evenly; null: all. Not for `scenes`, which have a count."""
-    options: dict[str, Any] = {}
-    """The reader's own settings: see `alberti/data/`."""
-    captions: CaptionConfig | None = None
-    """Where pictures that the source has no caption of get one; null: they stay without."""
-    scenes: SceneParams | None = None
-    """What to render where the source is `scenes`."""
-
-    @model_validator(mode="after")
-    def _has_what_the_source_needs(self) -> "SourceParams":
-        needed = "scenes" if self.source == "scenes" else "root"
-        if getattr(self, needed) is None:
-            raise ValueError(f"{needed}: needed with source {self.source!r}")
-        return self
-
-
-class PrepareParams(Section):
-    """Section `prepare`: a source a role."""
-
-    train: SourceParams
-    condition: SourceParams
-    kitti: SourceParams
-    test: SourceParams
 
 
 class AnnotateParams(Section):
@@ -119,6 +70,15 @@ class FinetuneParams(FinetuneConfig):
 
 class GenerateParams(SampleConfig):
     """Section `generate`."""
+
+
+class VariantParams(Section):
+    """One of `variants`: pictures of an arm's weights, sampled in another way."""
+
+    arm: str
+    """Whose weights; one of `arms`."""
+    generate: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of `generate`."""
 
 
 class DepthTrainParams(Section):
@@ -201,7 +161,7 @@ class FinetuneDepthParams(Section):
 
     models: list[Literal["dpt", "pixelformer"]] = Field(min_length=1)
     arms: list[str] = Field(min_length=1)
-    """Names of `arms`. KITTI's own training split always makes one more, `kitti`."""
+    """Names of `arms` and `variants`. KITTI's own training split always makes one more, `kitti`."""
     train: FinetuneDepthRecipes
 
 
@@ -210,6 +170,12 @@ class EvaluateImagesParams(Section):
 
     extractor: str
     """Feature extractor of the Frechet and kernel distances; a name of `alberti.metrics.images.EXTRACTORS`."""
+
+
+class ReferencesParams(Section):
+    """Section `references`."""
+
+    batch_size: int = Field(default=32, gt=0)
 
 
 class EvaluateDepthParams(Section):
@@ -226,6 +192,10 @@ class ReportParams(Section):
     """Section `report`."""
 
     pictures: int = Field(default=6, gt=0)
+    over_seeds: str | None = None
+    """A JSON file of `python -m pipeline.results`, whose tables the report shows as well."""
+    over_seeds_figures: str | None = None
+    """A folder of its figures."""
 
 
 class Params(Section):
@@ -235,15 +205,19 @@ class Params(Section):
     """Which of `conf/profile/` the rest was composed from; only shown."""
     seed: int = 0
     """The experiment's seed: that of every section which has none of its own."""
+    watch: list[Literal["train", "condition", "kitti", "test"]] = Field(default_factory=list)
+    """Roles whose data, read where they lie, are looked at in every `dvc repro`: a changed file makes `prepare` run again."""
     prepare: PrepareParams
     annotate: AnnotateParams
     base: BaseParams
     finetune: FinetuneParams
     arms: dict[str, dict[str, Any]]
     generate: GenerateParams
+    variants: dict[str, VariantParams] = Field(default_factory=dict)
     base_depth: BaseDepthParams
     finetune_depth: FinetuneDepthParams
     evaluate_images: EvaluateImagesParams
+    references: ReferencesParams
     evaluate_depth: EvaluateDepthParams
     report: ReportParams
 
@@ -252,10 +226,22 @@ class Params(Section):
         values = {"seed": self.seed, **self.finetune.model_dump(exclude_unset=True), **self.arms[name]}
         return _validate(FinetuneParams, values, f"arms.{name}.")
 
-    def seeded(self, section: str) -> dict[str, Any]:
-        """A section's values with its own seed, or the experiment's."""
-        values: dict[str, Any] = getattr(self, section).model_dump(exclude_unset=True)
-        return {"seed": self.seed, **values}
+    @property
+    def picture_arms(self) -> list[str]:
+        """Every name that has pictures of its own: the arms, then the variants."""
+        return [*self.arms, *self.variants]
+
+    def weights_of(self, name: str) -> str:
+        """The arm whose weights draw the pictures of an arm or variant."""
+        return self.variants[name].arm if name in self.variants else name
+
+    def sampling(self, name: str) -> GenerateParams:
+        """How an arm or variant is sampled: `generate` with the variant's overrides and, without its own, the experiment's
+        seed.
+        """
+        overrides = self.variants[name].generate if name in self.variants else {}
+        values = {"seed": self.seed, **self.generate.model_dump(exclude_unset=True), **overrides}
+        return _validate(GenerateParams, values, f"variants.{name}.generate.")
 
     def depth_instances(self) -> list[str]:
         """`<model>-<arm>` of every fine-tuned depth model."""
@@ -288,23 +274,30 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 def check_params(values: Mapping[str, Any], where: str = "") -> Params:
     """Params from plain values; ConfigError as :func:`load_params`, with ``where`` in front of every message."""
     params = _validate(Params, values, where)
-    for name in params.arms:
-        try:
-            params.arm(name)
-        except ConfigError as error:
-            raise ConfigError(f"{where}{error}") from None
     _check_arms(params, where)
+    for check, names in ((params.arm, params.arms), (params.sampling, params.variants)):
+        for name in names:
+            try:
+                check(name)
+            except ConfigError as error:
+                raise ConfigError(f"{where}{error}") from None
     return params
 
 
 def _check_arms(params: Params, where: str) -> None:
     if params.arms.get(BASE_ARM) != {"steps": 0}:
         raise ConfigError(f"{where}arms.{BASE_ARM}: must be {{steps: 0}}, the unmodified base that others are compared with")
-    for name in params.arms:
-        if name in (KITTI_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():
-            raise ConfigError(f"{where}arms.{name}: not a name for an arm: use letters, digits and _; not kitti, not original")
+    for section in ("arms", "variants"):
+        for name in getattr(params, section):
+            if name in (KITTI_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():
+                raise ConfigError(
+                    f"{where}{section}.{name}: not a name for an arm: use letters, digits and _; not kitti, not original"
+                )
+    if both := sorted(set(params.arms) & set(params.variants)):
+        raise ConfigError(f"{where}variants.{both[0]}: an arm of that name exists already")
     checks = [
-        ("finetune_depth.arms", params.finetune_depth.arms, list(params.arms)),
+        *((f"variants.{name}.arm", [variant.arm], list(params.arms)) for name, variant in params.variants.items()),
+        ("finetune_depth.arms", params.finetune_depth.arms, params.picture_arms),
         ("evaluate_depth.arms", params.evaluate_depth.arms, [ORIGINAL_ARM, KITTI_ARM, *params.finetune_depth.arms]),
         ("evaluate_depth.alignment", params.evaluate_depth.alignment, ["dpt", "pixelformer"]),
     ]
@@ -339,6 +332,8 @@ def _problems(model: type[BaseModel], error: ValidationError, where: str) -> Ite
 def _fields_at(model: type[BaseModel], loc: list[str]) -> Iterable[str]:
     """The known keys of the (nested) model at ``loc``."""
     for name in loc:
+        if name.isdigit():  # an item of a list of sections: its own are the keys
+            continue
         field = model.model_fields.get(name)
         candidates = [field.annotation, *get_args(field.annotation)] if field is not None else []
         nested = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]

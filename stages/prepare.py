@@ -2,27 +2,27 @@
 
 `train` and `condition` are data-set folders. `kitti` and `test` have KITTI's raw layout and split lists as well: rendered
 streets are written in it, so that they go through the reader that KITTI itself goes through. Of data that the user has,
-only manifests are written: nothing is copied.
+only manifests are written, nothing is copied; with `fit`, crops of the size that it names are.
 """
 
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
 from alberti.data.fingerprint import FileIndex
-from alberti.data.kitti import KittiReader, KittiRecord, kitti_samples, read_split, write_kitti
+from alberti.data.kitti import KittiHashes, KittiReader, KittiRecord, kitti_samples, read_split, write_kitti
 from alberti.data.manifest import Sample, write_dataset
 from alberti.data.scenes import VELO_TO_CAMERA, SceneConfig, lidar_scan, render_dataset, render_scenes
-from alberti.data.sources import evenly, open_source, write_source
+from alberti.data.sources import Source, evenly, limited, open_source, write_fitted, write_source
 from alberti.errors import ConfigError
 from alberti.files import atomic_folder, write_text
 from alberti.parallel import core_count, ordered_results
 from alberti.progress import track
 from stages.common import CHECKPOINTS, device, run_stage
-from stages.params import ROLES, Params, SceneParams, SourceParams
+from stages.params import Params
+from stages.source_params import KITTI_ROLES, ROLES, SceneParams, SourceParams
 
-KITTI_ROLES = ("kitti", "test")
 _WORTH_PROCESSES = 48
 
 
@@ -35,14 +35,29 @@ def prepare(params: Params, role: str) -> None:
         if section.source == "kitti":
             _index_kitti(out, role, section)
         elif section.source != "scenes":
-            assert section.root is not None
-            with FileIndex(section.root, CHECKPOINTS / "index" / f"{role}.jsonl") as index:
-                source = open_source(section.source, section.root, index=index, **section.options)
-                write_source(source, out, role=role, limit=section.limit, captions=section.captions, device=device())
+            _index(out, role, section)
         else:
             assert section.scenes is not None
             render = _render_kitti if role in KITTI_ROLES else _render
             render(out, role, section.scenes)
+
+
+def _index(out: Path, role: str, section: SourceParams) -> None:
+    """Index the role's sources where they lie, or write crops of them where the section has a size for them."""
+    with ExitStack() as stack:
+        sources: list[Source] = []
+        for native, root in zip(section.natives(), section.roots(), strict=True):
+            cache = CHECKPOINTS / "index" / f"{role}{len(sources) or ''}.jsonl"
+            # of crops, their own bytes count: the originals would be hashed for nothing
+            index = stack.enter_context(FileIndex(root, cache, hashes=section.fit is None))
+            source = open_source(native.source, root, index=index, **native.located_options())
+            sources.append(limited(source, native.limit, index))
+        captions, where = section.located_captions(), device()
+        if section.fit is None:
+            write_source(sources[0], out, role=role, captions=captions, device=where)
+        else:
+            fit, workers = section.fit, core_count()
+            write_fitted(sources, out, role=role, fit=fit, captions=captions, device=where, workers=workers)
 
 
 def _render(out: Path, role: str, scenes: SceneParams) -> None:
@@ -84,16 +99,19 @@ def _config(scenes: SceneParams) -> SceneConfig:
 
 
 def _index_kitti(out: Path, role: str, section: SourceParams) -> None:
-    assert section.root is not None
-    reader = KittiReader(section.root)
-    (out / "splits").mkdir()
-    for split, file in section.options.items():
+    if not section.options:
+        raise ConfigError(
+            f"prepare.{role}.options: KITTI needs the list of frames of each split, say {{test: eigen_test_files.txt}}"
+        )
+    reader = KittiReader(*section.roots())
+    for split, file in section.files().items():
         frames = read_split(file)
-        if section.limit is None:
-            shutil.copy(file, out / "splits" / f"{split}.txt")
-        else:  # evaluation reads this list as well, so it has to be the shorter one
-            lines = [frame.line() for frame in evenly(frames, section.limit)]
-            write_text(out / "splits" / f"{split}.txt", "\n".join(lines) + "\n")
+        if section.annotated_only:
+            frames = reader.annotated(frames)
+        if section.limit is not None:
+            frames = evenly(frames, section.limit)
+        # evaluation reads this list as well, so it holds what the manifest holds
+        write_text(out / "splits" / f"{split}.txt", "\n".join(frame.line() for frame in frames) + "\n")
     roots = (str(reader.raw.resolve()), str(reader.depth_root.resolve()))
     _write_kitti_manifest(out, reader, role, list(section.options), "kitti", roots)
 
@@ -102,18 +120,24 @@ def _write_kitti_manifest(
     out: Path, reader: KittiReader, role: str, splits: list[str], name: str, roots: tuple[str, str]
 ) -> None:
     """Rows of every split. Only frames that have annotated depth train; a test has all frames of its list, since protocols
-    on raw scans need no annotation.
+    on raw scans need no annotation: their rows have the scans' digests, so that another scan makes another data set.
     """
+    cache = CHECKPOINTS / "index" / f"{role}.jsonl" if name == "kitti" else None
 
-    def rows() -> Iterator[Sample]:
+    def rows(hashes: KittiHashes) -> Iterator[Sample]:
         for split in splits:
-            # in runs of one kind, not frame by frame: an error then lists all files that are missing
-            for annotated, run in groupby(read_split(out / "splits" / f"{split}.txt"), reader.has_annotated):
-                if annotated or role == "test":
-                    yield from kitti_samples(reader, list(run), depth="annotated" if annotated else None, split=split)
+            frames = read_split(out / "splits" / f"{split}.txt")
+            if role != "test":
+                frames = reader.annotated(frames)
+            reader.check(frames, image=True)  # all at once: an error then lists every image that is missing
+            hashes.prefetch(frames)
+            for annotated, run in groupby(frames, reader.has_annotated):
+                depth = "annotated" if annotated else None
+                yield from kitti_samples(reader, list(run), depth=depth, split=split, hashes=hashes)
 
     notes = "procedurally rendered streets in KITTI's layout" if name != "kitti" else ""
-    write_dataset(out, rows(), name=name, role=role, root=roots[0], depth_root=roots[1], notes=notes)
+    with KittiHashes(reader, cache, scans=role == "test") as hashes:
+        write_dataset(out, rows(hashes), name=name, role=role, root=roots[0], depth_root=roots[1], notes=notes)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from typing import Any
 import yaml
 
 from alberti.data.manifest import Dataset
+from alberti.errors import ConfigError
 from alberti.files import atomic_file, atomic_folder, read_json, write_json
 from alberti.report import ReportInputs, Result, build_report, headline_metrics
-from alberti.report.inputs import read_table
 from stages.common import run_stage
+from stages.curves import read_curves
 from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params
 
 METRICS, PLOTS = Path("metrics"), Path("plots")
@@ -41,12 +42,12 @@ def gather(params: Params) -> ReportInputs:
     controls = [arm for arm in tuned if arm not in constrained]
     condition = Dataset.open("data/condition")
     return ReportInputs(
-        images={arm: Result.read(METRICS / "images" / f"{arm}.json") for arm in params.arms},
+        images={arm: Result.read(METRICS / "images" / f"{arm}.json") for arm in params.picture_arms},
         depth={
             model: {arm: Result.read(METRICS / "depth" / f"{model}-{arm}.json") for arm in params.evaluate_depth.arms}
             for model in params.finetune_depth.models
         },
-        generated={arm: Dataset.open(f"data/generated/{arm}") for arm in params.arms},
+        generated={arm: Dataset.open(f"data/generated/{arm}") for arm in params.picture_arms},
         condition=condition,
         base_arm=BASE_ARM,
         control_arm=controls[0] if controls else None,
@@ -57,9 +58,23 @@ def gather(params: Params) -> ReportInputs:
         facts=_facts(params, condition),
         params=yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110),
         stand_ins=tuple(role for role in ROLES if getattr(params.prepare, role).source == "scenes"),
-        arm_notes={arm: _note(params, arm) for arm in params.arms},
+        arm_notes={arm: _note(params, arm) for arm in params.picture_arms},
         pictures=params.report.pictures,
+        over_seeds=read_json(params.report.over_seeds) if params.report.over_seeds is not None else None,
+        over_seeds_figures=_figures(params),
     )
+
+
+def _figures(params: Params) -> tuple[Path, ...]:
+    folder = params.report.over_seeds_figures
+    if folder is None:
+        return ()
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix in (".png", ".jpg"))
+    if not paths:
+        raise ConfigError(
+            f"report.over_seeds_figures: no PNG or JPEG file in {folder}; see `python -m pipeline.results --help`"
+        )
+    return tuple(paths)
 
 
 def _is_constrained(params: Params, arm: str) -> bool:
@@ -68,6 +83,9 @@ def _is_constrained(params: Params, arm: str) -> bool:
 
 
 def _note(params: Params, arm: str) -> str:
+    if arm in params.variants:
+        overrides = yaml.safe_dump(params.variants[arm].generate, default_flow_style=True).strip()
+        return f"weights of {params.weights_of(arm)}, sampled with {overrides}"
     settings = params.arm(arm)
     if not settings.steps:
         return "not fine-tuned"
@@ -100,7 +118,7 @@ def _curves(params: Params) -> dict[str, dict[str, Any]]:
     charts = {title: _tables(PLOTS / folder, "") for folder, title in _CURVES.items()}
     for model in params.finetune_depth.models:
         charts[f"Fine-tuning {model}"] = _tables(PLOTS / "finetune_depth", f"{model}-")
-    order = [*params.arms, ORIGINAL_ARM, *params.evaluate_depth.arms]
+    order = [*params.picture_arms, ORIGINAL_ARM, *params.evaluate_depth.arms]
     ranked = {name: place for place, name in reversed(list(enumerate(order)))}
     return {
         title: dict(sorted(tables.items(), key=lambda item: ranked.get(item[0], len(order))))
@@ -110,7 +128,9 @@ def _curves(params: Params) -> dict[str, dict[str, Any]]:
 
 
 def _tables(folder: Path, prefix: str) -> dict[str, Any]:
-    return {path.stem.removeprefix(prefix): read_table(path) for path in sorted(folder.glob(f"{prefix}*.csv"))}
+    """The curves of a stage's runs whose names begin with ``prefix``, by the rest of the name."""
+    found = read_curves(folder)
+    return {name.removeprefix(prefix): table for name, table in found.items() if name.startswith(prefix)}
 
 
 def _write_headlines(summary: Mapping[str, Any]) -> None:

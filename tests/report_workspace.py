@@ -97,12 +97,14 @@ def write_depth_results(path: Path, error: float, count: int, seed: int) -> None
     Evaluation(rows.assign(**labels), {**summary, "interval_level": 0.95, "notes": notes}).write(path)
 
 
-def write_curve(path: Path, start: float, seed: int, columns: tuple[str, ...]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_curve(folder: Path, start: float, seed: int, columns: tuple[str, ...]) -> None:
+    """Curves as the training stages leave them: a file a quantity."""
+    folder.mkdir(parents=True, exist_ok=True)
     steps = np.arange(10, 610, 10)
     rng = np.random.default_rng(seed)
     values = {name: start * (0.4 + np.exp(-steps / 150)) * rng.uniform(0.85, 1.15, len(steps)) for name in columns}
-    pd.DataFrame({"step": steps, **values, "lr": 1e-5}).to_csv(path, index=False)
+    for name, column in (values | {"lr": np.full(len(steps), 1e-5)}).items():
+        pd.DataFrame({"step": steps, name: column}).to_csv(folder / f"{name}.tsv", sep="\t", index=False)
 
 
 def write_workspace(root: Path, count: int = 6) -> None:
@@ -118,14 +120,16 @@ def write_workspace(root: Path, count: int = 6) -> None:
         summary, rows = evaluate_pictures(generated, reference, extractor=extractor, resamples=200, num_lines=200)
         write_json(root / "metrics" / "images" / f"{arm}.json", summary)
         rows.to_csv(root / "metrics" / "images" / f"{arm}.csv", index=False)
-        write_curve(root / "plots" / "finetune" / f"{arm}.csv", 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint"))
+        write_curve(
+            root / "plots" / "finetune" / arm / "plots" / "metrics", 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint")
+        )
     for network in ("vae", "unet"):
-        write_curve(root / "plots" / "base" / f"{network}.csv", 0.5, 5, ("loss",))
+        write_curve(root / "plots" / "base" / "plots" / "metrics" / network, 0.5, 5, ("loss",))
     for order, model in enumerate(("dpt", "pixelformer")):
         for place, arm in enumerate(("original", "kitti", *ARMS)):
             error = 0.12 + 0.02 * order + (0.0, -0.04, 0.01, 0.004, 0.0035)[place]
             write_depth_results(root / "metrics" / "depth" / f"{model}-{arm}.json", error, 40, 100 * order + place)
-            write_curve(root / "plots" / "finetune_depth" / f"{model}-{arm}.csv", 0.3, place, ("loss",))
+            write_curve(root / "plots" / "finetune_depth" / f"{model}-{arm}" / "plots" / "metrics", 0.3, place, ("loss",))
     write_json(root / "metrics" / "annotate.json", {"n": 2, "median_error": 0.42, "failures": 0})
     write_json(
         root / "models" / "base" / "provenance.json",

@@ -13,7 +13,7 @@ from torch import nn
 from alberti.checkpoints import Checkpoints, flatten_state, unflatten_state
 from alberti.errors import CheckpointError, ConfigError
 from alberti.seeding import torch_generator
-from alberti.training import Batch, LoopConfig, NonFiniteLossError, global_batch, lr_at, train_loop
+from alberti.training import Batch, LoopConfig, NonFiniteLossError, global_batch, logged_to, lr_at, train_loop
 
 CONFIG = LoopConfig(steps=12, batch_size=4, lr=1e-2, ema_decay=0.9, checkpoint_every=3, log_every=5, warmup_steps=2, seed=3)
 
@@ -57,6 +57,21 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, stop
     with pytest.raises(Killed):
         _train(tmp_path, stop_after)
     _assert_same(_train(tmp_path), _train(None))
+
+
+def test_what_is_logged_comes_once_even_after_an_interruption(tmp_path):
+    seen = []
+    with logged_to(lambda description, rows: seen.append([(description, row["step"]) for row in rows])):
+        with pytest.raises(Killed):
+            _train(tmp_path, 11)
+        assert seen == [[("test", 5.0)], [("test", 10.0)]]
+        seen.clear()
+        history = _train(tmp_path).history  # goes on from step 9
+    assert [row["step"] for row in history] == [5.0, 10.0, 12.0]
+    assert seen == [[("test", 5.0)], [("test", 10.0)], [("test", 12.0)]]
+    seen.clear()
+    _train(tmp_path)
+    assert seen == []  # nobody listens any more
 
 
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(tmp_path, capsys):

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def evaluate_depth(
     predictions: Annotated[
-        Path, typer.Option(help="Folder of <drive>_<frame>.npy (float32 metres) or .png (16 bits, 256 a metre).")
+        Path,
+        typer.Option(
+            help="Folder of <drive>_<frame>.npy (float32 metres) or .png (16 bits, 256 a metre); DIODE: <image name>.npy."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="JSON file to write; a CSV with a row per image goes beside it.")],
     kitti: Annotated[Path | None, typer.Option(help="KITTI raw: <date>/<drive>/..., or a folder with raw/.")] = None,
@@ -32,6 +35,9 @@ def evaluate_depth(
         Path | None, typer.Option(help="Annotated depth, where it is not in or beside KITTI's root.")
     ] = None,
     diode: Annotated[Path | None, typer.Option(help="DIODE, instead of KITTI; --split may list image names.")] = None,
+    annotated_only: Annotated[
+        bool, typer.Option(help="Leave out listed frames without annotated depth: Eigen's 697 become 652.")
+    ] = False,
     resize_predictions: Annotated[
         str | None, typer.Option(help="bilinear or nearest: resize predictions of another size.")
     ] = None,
@@ -48,11 +54,14 @@ def evaluate_depth(
 
     if out.suffix != ".json":
         raise ConfigError(f"--out: expected a name that ends in .json (the CSV goes beside it), got {out}")
-    rules, reader, frames = _source(kitti, kitti_depth, diode, split, protocol)
+    rules, reader, listed = _source(kitti, kitti_depth, diode, split, protocol)
+    frames = _scored(listed, rules, reader, annotated_only)
     other = _read_table(compare) if compare else None
     evaluation = evaluate_folder(
         predictions, frames, reader, rules, align, workers=workers, resize=resize_predictions, pictures=pictures
     )
+    if left_out := len(listed) - len(frames):
+        evaluation.summary["notes"].append(f"{left_out} of {len(listed)} listed frames have no annotated depth: left out")
     if other is not None:
         evaluation = _compared(evaluation, other, compare)
     table = evaluation.write(out)
@@ -80,12 +89,22 @@ def _source(
 
     if split is None or kitti is None:
         raise ConfigError("--split: KITTI needs the list of frames to score")
-    frames = read_split(split)
-    if rules.ground_truth == "annotated":  # BTS's lists say which of Eigen's images have no annotated depth
-        frames = [frame for frame in frames if frame.annotated is not False]
-        if not frames:
-            raise DataError(f"{split}: no frame of it has annotated depth")
-    return rules, KittiReader(kitti, kitti_depth), frames
+    return rules, KittiReader(kitti, kitti_depth), read_split(split)
+
+
+def _scored(listed: list[Any], rules: "Protocol", reader: Any, annotated_only: bool) -> list[Any]:
+    """The listed frames that count. Of those without annotated depth BTS's lists say so, and then they never count."""
+    if rules.ground_truth != "annotated":
+        if annotated_only:
+            raise ConfigError(f"--annotated-only: protocol {rules.name} scores {rules.ground_truth} ground truth")
+        return listed
+    if annotated_only:
+        kept: list[Any] = reader.annotated(listed)
+        return kept
+    frames = [frame for frame in listed if frame.annotated is not False]
+    if not frames:
+        raise DataError("--split: no frame of the list has annotated depth, says the list")
+    return frames
 
 
 def _read_table(path: Path) -> Any:

@@ -4,8 +4,8 @@ A data set names its format in ``dataset.json`` (``depth_format``), so that its 
 
 - ``png16``: 16-bit gray PNG, 0 = none (KITTI: 256 a metre).
 - ``vkitti2``: 16-bit gray PNG in which 65535 is sky (100 a metre).
-- ``synthia_rgb``: 24 bits in the channels of a PNG, least significant first: 5000 m x (R + 256 G + 65536 B) / (2^24 -
-1).
+- ``synthia_rgb``: 24 bits in the channels of a PNG, least significant first:
+  5000 m x (R + 256 G + 65536 B) / (2^24 - 1).
 - ``npy``: a NumPy array file; ``npz:KEY``: the array KEY of a NumPy archive. (H, W) or (H, W, 1). Nothing is unpickled.
 """
 

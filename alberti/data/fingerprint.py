@@ -1,7 +1,7 @@
 """What is known of the files of a large data set without reading them again.
 
-:func:`refresh_fingerprint` sums up a folder's names, sizes and times in one small file, which a pipeline can depend on
-instead of hashing 100 GB. :class:`FileIndex` remembers each file's SHA-256 and picture size under (path, size, time).
+:func:`folder_fingerprint` sums up a folder's names, sizes and times in a digest, which a pipeline can depend on instead
+of hashing 100 GB. :class:`FileIndex` remembers each file's SHA-256 and picture size under (path, size, time).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 from PIL import Image, UnidentifiedImageError
 
 from alberti.errors import DataError
-from alberti.files import atomic_file, read_json, sha256_file, write_json
+from alberti.files import atomic_file, sha256_file
 from alberti.progress import Progress
 
 _CACHE_VERSION = 1
@@ -60,7 +60,10 @@ def _scan(folder: str, prefix: str, ancestors: frozenset[str]) -> Iterator[FileE
 
 
 def folder_fingerprint(root: str | Path) -> dict[str, str | int]:
-    """``{"files": ..., "bytes": ..., "digest": ...}``: the digest is over the names, sizes and times of all files."""
+    """``{"files": ..., "bytes": ..., "digest": ...}``: the digest is over the names, sizes and times of all files.
+
+    Where the root lies is not part of it.
+    """
     digest = hashlib.sha256()
     files = size = 0
     for entry in scan(root):
@@ -68,21 +71,6 @@ def folder_fingerprint(root: str | Path) -> dict[str, str | int]:
         files += 1
         size += entry.size
     return {"files": files, "bytes": size, "digest": digest.hexdigest()}
-
-
-def refresh_fingerprint(root: str | Path, out: str | Path) -> bool:
-    """Bring the fingerprint file ``out`` of the folder ``root`` up to date; True if it had to be written.
-
-    An unchanged folder leaves ``out`` untouched, its time included. Where the root lies is not part of it.
-    """
-    out = Path(out)
-    value = folder_fingerprint(root)
-    if out.is_file():
-        with contextlib.suppress(DataError):
-            if read_json(out) == value:
-                return False
-    write_json(out, value)
-    return True
 
 
 class FileIndex:
@@ -106,6 +94,15 @@ class FileIndex:
 
     def __exit__(self, *exc: object) -> None:
         self.save()
+
+    @contextlib.contextmanager
+    def without_hashes(self) -> Iterator[None]:
+        """Leave digests out meanwhile."""
+        before, self.hashes = self.hashes, False
+        try:
+            yield
+        finally:
+            self.hashes = before
 
     def save(self) -> None:
         """Write the cache file if anything new was learnt."""

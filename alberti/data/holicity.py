@@ -41,9 +41,8 @@ def open_holicity(
     Args:
         split: "train", "valid" or "test" of ``*-middlesplit.txt`` (searched below the root); None: all views.
         captions: the paper's ``captions_depth.json``, keyed by the image's path; None: the one below the root, if any.
-        vanishing_points: the paper's ``vpts_depth.json`` (pixels) instead of the data set's ``*_vpts.npz``; "paper":
-        the
-            one below the root.
+        vanishing_points: the paper's ``vpts_depth.json`` (pixels) instead of the data set's ``*_vpts.npz``;
+            "paper": the one below the root.
         min_confidence: vanishing points of less support are left out, as in the data set's own demonstration.
 
     Raises:

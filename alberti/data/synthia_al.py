@@ -7,10 +7,12 @@ of a calibration file is KITTI's P2. Its principal point is the middle of the pi
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Sample
+from alberti.data.sequences import Intrinsics, Shot, sequence_samples
 from alberti.data.sources import Source, folders, layout_error
 from alberti.errors import ConfigError, DataError
 
@@ -33,7 +35,7 @@ def open_synthia_al(root: Path, index: FileIndex, *, splits: Sequence[str] | Non
     present = [split for split in _SPLITS if (root / split).is_dir()]
     if not present:
         raise layout_error(root, _LAYOUT)
-    wanted = present if splits is None else [splits] if isinstance(splits, str) else list(splits)
+    wanted = present if splits is None else list(splits)
     for split in wanted:
         if split not in present:
             raise layout_error(root, f"a folder {split}/ ({_LAYOUT})")
@@ -62,27 +64,19 @@ def _takes(root: Path, split: str) -> Iterator[str]:
 
 def _take(root: Path, split: str, take: str, every: int, index: FileIndex) -> Iterator[Sample]:
     frames = sorted(path.stem for path in (root / take / "RGB").iterdir() if path.suffix == ".png")[::every]
-    pairs = [(f"{take}/RGB/{frame}.png", f"{take}/Depth/{frame}.png") for frame in frames]
-    for image, depth in pairs:
-        if not (root / depth).is_file():
-            raise DataError(f"{root / depth}: missing, but {image} is there")
-    index.prefetch([path for pair in pairs for path in pair])
-    prefix = take.replace("/", "_")
-    for frame, (image, depth) in zip(frames, pairs, strict=True):
-        width, height = index.image_size(image)
-        yield Sample(
-            id=f"{prefix}_{frame}",
-            image=image,
-            depth=depth,
-            width=width,
-            height=height,
-            intrinsics=_read_intrinsics(root / take / "calib_kitti" / f"{frame}.txt"),
-            split=split,
-            sha256=index.digests(image=image, depth=depth),
+    shots = [
+        Shot(
+            id=f"{take.replace('/', '_')}_{frame}",
+            image=f"{take}/RGB/{frame}.png",
+            depth=f"{take}/Depth/{frame}.png",
+            intrinsics=partial(_read_intrinsics, root / take / "calib_kitti" / f"{frame}.txt"),
         )
+        for frame in frames
+    ]
+    yield from sequence_samples(root, index, shots, split=split)
 
 
-def _read_intrinsics(path: Path) -> tuple[float, float, float, float]:
+def _read_intrinsics(path: Path, _size: tuple[int, int]) -> Intrinsics:
     """(fx, fy, cx, cy) from the line ``P2: ...`` of 12 numbers, row by row; half a pixel off the principal point."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

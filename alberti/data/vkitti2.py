@@ -6,10 +6,12 @@ Layout: ``SceneXX/<variation>/frames/{rgb,depth}/Camera_{0,1}/{rgb_NNNNN.jpg,dep
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Sample
+from alberti.data.sequences import Intrinsics, Shot, sequence_samples
 from alberti.data.sources import Source, folders, layout_error, matching
 from alberti.errors import ConfigError, DataError
 
@@ -97,27 +99,19 @@ def _sequence(
         raise DataError(f"{root / depth}: no such folder; the depth archive of Virtual KITTI 2 belongs beside the colour")
     intrinsics = _read_intrinsics(root / f"{trees.text}{take}/intrinsic.txt", camera)
     frames = [name.removeprefix("rgb_").partition(".")[0] for name in names]
-    pairs = [(f"{rgb}/{name}", f"{depth}/depth_{frame}.png") for name, frame in zip(names, frames, strict=True)]
-    for image, depth_path in pairs:
-        if not (root / depth_path).is_file():
-            raise DataError(f"{root / depth_path}: missing, but {image} is there")
-    index.prefetch([path for pair in pairs for path in pair])
-    for frame, (image, depth_path) in zip(frames, pairs, strict=True):
-        width, height = index.image_size(image)
-        yield Sample(
+    shots = [
+        Shot(
             id=f"{scene}_{variation}_{camera}_{frame}",
-            image=image,
-            depth=depth_path,
-            width=width,
-            height=height,
-            intrinsics=_of_frame(intrinsics, frame, (width, height), root / trees.text / take),
-            sha256=index.digests(image=image, depth=depth_path),
+            image=f"{rgb}/{name}",
+            depth=f"{depth}/depth_{frame}.png",
+            intrinsics=partial(_of_frame, intrinsics, frame, root / trees.text / take),
         )
+        for name, frame in zip(names, frames, strict=True)
+    ]
+    yield from sequence_samples(root, index, shots)
 
 
-def _of_frame(
-    table: dict[int, tuple[float, float, float, float]] | None, frame: str, size: tuple[int, int], where: Path
-) -> tuple[float, float, float, float]:
+def _of_frame(table: dict[int, Intrinsics] | None, frame: str, where: Path, size: tuple[int, int]) -> Intrinsics:
     if table is None:
         if size != _SIZE:
             raise DataError(f"{where}/intrinsic.txt: missing, and {size[0]} x {size[1]} is not the release's 1242 x 375")
@@ -127,7 +121,7 @@ def _of_frame(
     return table[int(frame)]
 
 
-def _read_intrinsics(path: Path, camera: int) -> dict[int, tuple[float, float, float, float]] | None:
+def _read_intrinsics(path: Path, camera: int) -> dict[int, Intrinsics] | None:
     """Frame -> (fx, fy, cx, cy) from lines ``frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]`` under a header."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]

@@ -19,6 +19,7 @@ from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
+from alberti.processes import share
 from alberti.training import Batch, LoopConfig, LossFunction, TrainResult, discard_checkpoints, train_loop
 
 
@@ -135,6 +136,7 @@ def train_depth(
         )
     trained = result.load_ema().eval()
     best.restore(trained)
+    share(trained)  # only the main process validates
 
     def discard() -> None:
         best.discard()

@@ -123,6 +123,12 @@ class FinetuneConfig(_Frozen):
     decoder: Literal["full", "tiny"] = "full"
     decode_chunk: int = Field(default=0, ge=0)
     """Images that the decoder holds in memory at once; 0: 2 for the full one, 16 for a tiny one."""
+    rollout_steps: int = Field(default=0, ge=0)
+    """0: the constraint acts on the one-step estimate, as published. Otherwise on pictures that the model samples itself in
+    this many steps from the batch's depth maps; ``schedule`` then has no say.
+    """
+    rollout_gradient_steps: int = Field(default=2, gt=0)
+    """Last steps of the rollout that gradients flow through; the memory of a training step grows with them."""
 
     prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = None
     """What the base is expected to predict; a base that predicts something else is refused. None: whatever it
@@ -148,8 +154,35 @@ class FinetuneConfig(_Frozen):
     def _consistent(self) -> "FinetuneConfig":
         if self.t_min > self.t_max:
             raise ValueError(f"t_min: must not exceed t_max = {self.t_max}, got {self.t_min}")
+        if self.rollout_steps and self.rollout_gradient_steps > self.rollout_steps:
+            raise ValueError(
+                f"rollout_gradient_steps: at most rollout_steps = {self.rollout_steps}, got {self.rollout_gradient_steps}"
+            )
         if self.lora_rank and self.train != "unet":
             raise ValueError(f"lora_rank: adapters sit on the UNet, so train must be 'unet', got {self.train!r}")
+        return self
+
+
+class VanishingGuidance(_Frozen):
+    """Turning edges towards the scene's vanishing points while a picture is sampled; docs/method.md defines it."""
+
+    strength: float = Field(default=0.8, gt=0)
+    """How far a latent value is moved at most by as many guided steps as the run has: each moves it by at most
+    strength / steps. Noise has a standard deviation of 1.
+    """
+    alpha_min: float = Field(default=0.25, ge=0, le=1)
+    alpha_max: float = Field(default=1.0, ge=0, le=1)
+    """The window of denoising steps, by alpha_bar, the share of signal power: 0 is noise, 1 is clean."""
+    tolerance: float = Field(default=4.0, gt=0, le=45)
+    """Degrees by which an edge that is half stray misses its vanishing point."""
+    decoder: Literal["full", "tiny"] = "full"
+    chunk: int = Field(default=8, gt=0)
+    """Images that go through denoiser and decoder with gradients at once."""
+
+    @model_validator(mode="after")
+    def _window(self) -> "VanishingGuidance":
+        if self.alpha_min > self.alpha_max:
+            raise ValueError(f"alpha_min: must not exceed alpha_max = {self.alpha_max}, got {self.alpha_min}")
         return self
 
 
@@ -161,6 +194,8 @@ class SampleConfig(_Frozen):
     guidance_scale: float = Field(default=7.5, ge=0)
     """Classifier-free guidance (Ho & Salimans 2022); 1 or less: no second evaluation."""
     negative_prompt: str = ""
+    vanishing_guidance: VanishingGuidance | None = None
+    """None: pictures are sampled without regard to vanishing points."""
     batch_size: int = Field(default=8, gt=0)
     """Images of a batch. Batches are cut along the data set's order, so it, not the number of processes, is part of
     the result.

@@ -4,7 +4,6 @@ A constraint maps (decoded x0, true image, vanishing points, noise level) to a l
 function in ``CONSTRAINTS`` is all it takes to add one: training finds it by its name.
 """
 
-import math
 from typing import Protocol
 
 import torch
@@ -12,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alberti.errors import ConfigError
+from alberti.losses.orientation import blur, gray, lost_edges, present, stray_energy
 from alberti.losses.perspective import perspective_loss, perspective_profile
 
-_GRAY = (0.2989, 0.587, 0.114)
+_TOLERANCE = 3.0
+"""Degrees at which an edge of the orientation constraint is half stray."""
 # Standard deviations in pixels, from which the true image's blur is interpolated.
 _BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
@@ -67,15 +68,16 @@ def perspective_matched(
 def orientation(
     decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Tensor, *, num_lines: int = 1000
 ) -> Tensor:
-    """How much more of the estimate's edge energy than of the true image's points at no vanishing point.
+    """How much more of the estimate's edges than of the true image's point at no vanishing point, and a price for lost ones.
 
-    max(0, share(decoded) - share(image)), see :func:`stray_share`. It needs no edge to lie where the true image has
-    one.
+    max(0, E(decoded) - E(image)) with E of :func:`alberti.losses.orientation.stray_energy`. It needs no edge to lie where the
+    true image has one. The price counts by ``alpha_bar``: an estimate from noise is a blur and cannot have all edges yet.
     """
     with torch.no_grad():
-        allowed = stray_share(image, vanishing_points)
-    excess = F.relu(stray_share(decoded, vanishing_points) - allowed)
-    return torch.where(_present(vanishing_points).any(dim=1), excess, torch.zeros_like(excess))
+        allowed, edges = stray_energy(image, vanishing_points, tolerance=_TOLERANCE)
+    found, kept = stray_energy(decoded, vanishing_points, tolerance=_TOLERANCE)
+    excess = F.relu(found - allowed) + alpha_bar * lost_edges(kept, edges)
+    return torch.where(present(vanishing_points).any(dim=1), excess, torch.zeros_like(excess))
 
 
 CONSTRAINTS: dict[str, Constraint] = {
@@ -90,32 +92,6 @@ def constraint_named(name: str) -> Constraint:
     if name not in CONSTRAINTS:
         raise ConfigError(f"constraint: expected one of {', '.join(sorted(CONSTRAINTS))}, or none; got {name!r}")
     return CONSTRAINTS[name]
-
-
-def stray_share(image: Tensor, vanishing_points: Tensor, *, sigma: float = 1.0, tolerance: float = 3.0) -> Tensor:
-    """Share of structure-tensor edge energy that points at no vanishing point, (B,) in [0, 1].
-
-    The structure tensor J is grad grad^T of the gray image, blurred by ``sigma`` pixels. A pixel's edge energy is the
-    difference of J's eigenvalues, its edge runs across the larger one's eigenvector. For the direction d from the
-    pixel to a vanishing point, s = (d^T J d - smaller eigenvalue) / energy = sin^2 of the angle between edge and d.
-    The edge counts as stray by s / (s + sin^2 tolerance), taken at its best vanishing point: 0 for an edge that
-    points at it, near 1 from a few times ``tolerance`` (degrees) on, with a gradient everywhere between.
-    """
-    xx, xy, yy = _structure_tensor(image, sigma)
-    difference, cross = xx - yy, 2 * xy
-    energy = _safe_hypot(difference, cross)
-    towards = _directions(vanishing_points, image.shape[2], image.shape[3])
-    dx, dy = towards[:, :, 0], towards[:, :, 1]
-    # With d = (cos a, sin a), d^T J d = (xx + yy + difference cos 2a + cross sin 2a) / 2, and the smaller eigenvalue is
-    # (xx + yy - energy) / 2.
-    along = difference[:, None] * (dx * dx - dy * dy) + cross[:, None] * (2 * dx * dy)
-    stray = ((along + energy[:, None]) / 2).clamp(min=0)
-    limit = math.sin(math.radians(tolerance)) ** 2
-    # s / (s + limit), both multiplied by the energy so that flat regions divide nothing by zero.
-    score = stray / (stray + limit * energy[:, None]).clamp(min=1e-12)
-    score = torch.where(_present(vanishing_points)[:, :, None, None], score, torch.ones_like(score)).amin(dim=1)
-    total = energy.sum(dim=(1, 2))
-    return (score * energy).sum(dim=(1, 2)) / total.clamp(min=1e-6)
 
 
 def match_sharpness(image: Tensor, estimate: Tensor) -> Tensor:
@@ -136,68 +112,20 @@ def match_sharpness(image: Tensor, estimate: Tensor) -> Tensor:
 
 def _sharpness(image: Tensor) -> Tensor:
     """Gradient energy over variance of the gray image, (B,): 1 / (edge width squared), roughly."""
-    gray = _gray(image)
     energy = _gray_gradient(image).square().mean(dim=(1, 2, 3))
-    return energy / gray.var(dim=(1, 2, 3)).clamp(min=1e-8)
-
-
-def blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W) with replicated borders; ``sigma`` in pixels, 0: unchanged."""
-    if sigma == 0:
-        return image
-    radius = max(1, math.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(image.shape[1], 1, -1)
-    padded = F.pad(image, (radius, radius, radius, radius), mode="replicate")
-    rows = F.conv2d(padded, kernel[:, :, None, :], groups=image.shape[1])
-    return F.conv2d(rows, kernel[:, :, :, None], groups=image.shape[1])
-
-
-def _gray(image: Tensor) -> Tensor:
-    return (image * image.new_tensor(_GRAY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return energy / gray(image).var(dim=(1, 2, 3)).clamp(min=1e-8)
 
 
 def _gray_gradient(image: Tensor) -> Tensor:
     """Sobel gradient of the gray image, replicated border: (B, 3, H, W) -> (B, 2, H, W) per pixel."""
     sobel = image.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
-    padded = F.pad(_gray(image), (1, 1, 1, 1), mode="replicate")
+    padded = F.pad(gray(image), (1, 1, 1, 1), mode="replicate")
     return F.conv2d(padded, torch.stack([sobel, sobel.T])[:, None])
 
 
-def _structure_tensor(image: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    # Replicated borders bend the gradient of the outermost pixels, which therefore do not count.
-    gradient = F.pad(_gray_gradient(image)[:, :, 1:-1, 1:-1], (1, 1, 1, 1))
-    x, y = gradient[:, 0], gradient[:, 1]
-    products = blur(torch.stack([x * x, x * y, y * y], dim=1), sigma)
-    return products[:, 0], products[:, 1], products[:, 2]
-
-
-def _directions(points: Tensor, height: int, width: int) -> Tensor:
-    """Unit directions in the image from each pixel to each vanishing point: (B, K, 3) -> (B, K, 2, H, W).
-
-    The direction from (px, py) to (x, y, w) is (x - w px, y - w py), up to sign, also for w = 0.
-    """
-    x, y, w = (part[:, :, None, None] for part in points.unbind(dim=-1))
-    columns = torch.arange(width, device=points.device, dtype=points.dtype)
-    rows = torch.arange(height, device=points.device, dtype=points.dtype)[:, None]
-    dx, dy = (x - w * columns).expand(-1, -1, height, -1), (y - w * rows).expand(-1, -1, -1, width)
-    length = torch.hypot(dx, dy).clamp(min=1e-12)
-    return torch.stack([dx / length, dy / length], dim=2)
-
-
-def _present(points: Tensor) -> Tensor:
-    return (points != 0).any(dim=-1)
-
-
 def _mean_over_points(values: Tensor, points: Tensor) -> Tensor:
-    present = _present(points)
-    return torch.where(present, values, torch.zeros_like(values)).sum(dim=1) / present.sum(dim=1).clamp(min=1)
-
-
-def _safe_hypot(a: Tensor, b: Tensor) -> Tensor:
-    """sqrt(a^2 + b^2) with a zero, not a NaN, gradient at the origin."""
-    return (a * a + b * b + 1e-20).sqrt()
+    there = present(points)
+    return torch.where(there, values, torch.zeros_like(values)).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
 
 def _safe_norm(values: Tensor) -> Tensor:

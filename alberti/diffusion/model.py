@@ -27,6 +27,7 @@ from alberti.files import atomic_folder, read_json, write_json
 _CONTROLNET = "diffusers.models.controlnets.controlnet.ControlNetModel"
 _AUTOENCODER_TINY = "diffusers.models.autoencoders.autoencoder_tiny.AutoencoderTiny"
 _EXTRAS = ("depth_estimator", "feature_extractor")
+_RENAMED = {"DPTFeatureExtractor": "DPTImageProcessor"}
 TINY_DECODER = "tiny_decoder"
 
 
@@ -217,6 +218,9 @@ class DepthDiffusion:
             modules = {**self.modules(), "unet": merged_unet(self.unet)}
             for name, module in modules.items():
                 _write(module, target / name, dtype)
+            # Whether something was tokenised before must not show in the folder's bytes.
+            self.tokenizer.backend_tokenizer.no_padding()
+            self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.save_pretrained(target / "tokenizer")
             self.scheduler.save_pretrained(target / "scheduler")
             if self.controlnet is None:
@@ -250,7 +254,8 @@ class DepthDiffusion:
             return {**kind, **index, "controlnet": ["diffusers", "ControlNetModel"], **absent}
         estimator = {"depth_estimator": ["transformers", "DPTForDepthEstimation"]}
         if self.extras is not None:
-            estimator = {name: read_json(self.extras / "model_index.json")[name] for name in _EXTRAS}
+            index_of_source = read_json(self.extras / "model_index.json")
+            estimator = {name: _current_class(index_of_source[name]) for name in _EXTRAS}
         return {
             "_class_name": "StableDiffusionDepth2ImgPipeline",
             **index,
@@ -272,12 +277,24 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bar()
 
 
+def _current_class(entry: list[str]) -> list[str]:
+    """An entry of model_index.json: Stable Diffusion 2's names a class that transformers 5 no longer has."""
+    return [entry[0], _RENAMED.get(entry[1], entry[1])]
+
+
 def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> Any:
     try:
         with _quiet():
-            return kind.from_pretrained(folder / component, **options).eval()
+            network, report = kind.from_pretrained(folder / component, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{folder / component}: cannot be loaded as {kind.__name__}: {error}") from error
+    # Weights left out would be random ones, with no more than a warning.
+    if missing := sorted(str(key) for key in [*report["missing_keys"], *report["mismatched_keys"]]):
+        raise CheckpointError(
+            f"{folder / component}: the weights do not fit config.json: {', '.join(missing[:3])} and "
+            f"{max(0, len(missing) - 3)} more are missing or of another shape; copy or train the model again"
+        )
+    return network.eval()
 
 
 def _read_scheduler(folder: Path) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.diffusion.config import SampleConfig
+from alberti.diffusion.guidance import Points, VanishingGuide, require_points, step_alpha_bar
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
@@ -52,39 +53,76 @@ def start_noise(ids: Sequence[str], seed: int, shape: tuple[int, ...]) -> Tensor
 
 @torch.no_grad()
 def sample_images(
-    model: DepthDiffusion, depth: Tensor, captions: Sequence[str], ids: Sequence[str], config: SampleConfig
+    model: DepthDiffusion,
+    depth: Tensor,
+    captions: Sequence[str],
+    ids: Sequence[str],
+    config: SampleConfig,
+    vanishing_points: Sequence[Points] | None = None,
 ) -> Tensor:
     """Pictures for depth maps.
 
     Args:
         depth: (B, H, W) metres, 0 = no measurement, on any device.
         captions: B prompts. ids: B names; each picture's noise follows from (config.seed, id).
+        vanishing_points: for each picture a list of homogeneous pixels, or None; used by ``config.vanishing_guidance``
+            only, which leaves pictures without points as they are.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1] on the model's device.
     """
     model.check_size(*depth.shape[-2:])
-    device, dtype = model.device, next(model.unet.parameters()).dtype
-    condition = model.condition(depth.to(device)).to(dtype)
-    guided = config.guidance_scale > 1
-    text = model.encode_text(captions).to(dtype)
-    if guided:
-        unwanted = model.encode_text([config.negative_prompt]).to(dtype).expand(len(text), -1, -1)
-        text, condition = torch.cat([unwanted, text]), torch.cat([condition, condition])
+    device, denoise = model.device, _Denoise(model, depth, captions, config)
     shape = (model.vae.config.latent_channels, depth.shape[1] // model.factor, depth.shape[2] // model.factor)
-    solver, denoiser = solver_of(model, config), model.denoiser()
+    solver, guide = solver_of(model, config), _guide(model, config, vanishing_points)
     latents = start_noise(ids, config.seed, shape).to(device) * float(getattr(solver, "init_noise_sigma", 1.0))
     # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
-    for time in solver.timesteps:
-        scaled = solver.scale_model_input(latents, time) if hasattr(solver, "scale_model_input") else latents
-        inputs = torch.cat([scaled, scaled]) if guided else scaled
-        times = torch.full((len(inputs),), time.item(), device=device, dtype=time.dtype)
-        prediction = denoiser(inputs.to(dtype), times, text, condition).float()
-        if guided:
-            without, wanted = prediction.chunk(2)
-            prediction = without + config.guidance_scale * (wanted - without)
-        latents = solver.step(prediction, time, latents, return_dict=False)[0]
+    for index, time in enumerate(solver.timesteps):
+        denoise.at(solver, time)
+        push = guide.push(denoise, latents, step_alpha_bar(solver, time, index)) if guide is not None else None
+        latents = solver.step(denoise(latents), time, latents, return_dict=False)[0]
+        if push is not None:
+            latents = latents + push
     return model.decode(latents.to(next(model.vae.parameters()).dtype)).float().clamp(0, 1)
+
+
+class _Denoise:
+    """The model's answer for pictures of one batch, with classifier-free guidance where it is asked for."""
+
+    def __init__(self, model: DepthDiffusion, depth: Tensor, captions: Sequence[str], config: SampleConfig):
+        self.network, self.dtype = model.denoiser(), next(model.unet.parameters()).dtype
+        self.condition = model.condition(depth.to(model.device)).to(self.dtype)
+        self.text = model.encode_text(captions).to(self.dtype)
+        self.scale = config.guidance_scale
+        self.unwanted = model.encode_text([config.negative_prompt]).to(self.dtype) if self.scale > 1 else None
+
+    def at(self, solver: Any, time: Tensor) -> None:
+        """Set the time (a scalar on the CPU) of the calls to come."""
+        self.solver, self.time = solver, time
+
+    def __call__(self, latents: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Predictions (R, C, h, w), float32, for the noisy latents of the batch's pictures ``rows``."""
+        inputs = latents
+        if hasattr(self.solver, "scale_model_input"):
+            inputs = self.solver.scale_model_input(latents, self.time)
+        text, condition = self.text[rows], self.condition[rows]
+        if self.unwanted is not None:
+            text = torch.cat([self.unwanted.expand(len(text), -1, -1), text])
+            inputs, condition = torch.cat([inputs, inputs]), torch.cat([condition, condition])
+        times = torch.full((len(inputs),), self.time.item(), device=inputs.device, dtype=self.time.dtype)
+        prediction = self.network(inputs.to(self.dtype), times, text, condition).float()
+        if self.unwanted is None:
+            return prediction
+        without, wanted = prediction.chunk(2)
+        return without + self.scale * (wanted - without)
+
+
+def _guide(model: DepthDiffusion, config: SampleConfig, points: Sequence[Points] | None) -> VanishingGuide | None:
+    if config.vanishing_guidance is None:
+        return None
+    if points is None:
+        raise ConfigError("vanishing_guidance: needs vanishing_points, a list for each picture; none were given")
+    return VanishingGuide(model, config.vanishing_guidance, points, config.steps)
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -115,11 +153,14 @@ def generate(
         work: for unfinished pictures; should outlive an interruption. None: a hidden sibling of ``out``.
 
     Raises:
-        ConfigError: pictures of a size that the model cannot make. DataError: a depth map is missing or damaged.
+        ConfigError: pictures of a size that the model cannot make; vanishing-point guidance and no vanishing points.
+        DataError: a depth map is missing or damaged.
     """
     out = Path(out)
     work = Path(work) if work is not None else out.parent
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if config.vanishing_guidance is not None:
+        require_points(sample.vanishing_points for sample in dataset)
     for width, height in {(sample.width, sample.height) for sample in dataset}:
         model.check_size(height, width)
     prepare(model, config, device)
@@ -173,7 +214,8 @@ def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
 def _sample_batch(model: DepthDiffusion, dataset: Dataset, batch: list[Sample], config: SampleConfig) -> Tensor:
     depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in batch]))
     captions = [sample.caption or "" for sample in batch]
-    return sample_images(model, depth, captions, [sample.id for sample in batch], config)
+    points = [sample.vanishing_points for sample in batch] if config.vanishing_guidance is not None else None
+    return sample_images(model, depth, captions, [sample.id for sample in batch], config, points)
 
 
 def _path(folder: Path, sample: Sample) -> Path:

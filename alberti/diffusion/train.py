@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alberti import processes
 from alberti.data.manifest import Dataset
 from alberti.diffusion.config import FinetuneConfig, SampleConfig
 from alberti.diffusion.constrained import ConstraintTerm
@@ -18,6 +19,7 @@ from alberti.diffusion.lora import add_lora
 from alberti.diffusion.model import Denoiser, DepthDiffusion
 from alberti.diffusion.objective import by_noise_level, constraint_weight, denoising_loss, predict_x0
 from alberti.diffusion.randomness import chance, gaussian, timesteps, to_device
+from alberti.diffusion.rollout import Rollout
 from alberti.diffusion.sources import DatasetSource
 from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
@@ -121,6 +123,8 @@ class Objective:
 
     def __init__(self, base: DepthDiffusion, cache: TrainingCache, config: FinetuneConfig, term: ConstraintTerm | None):
         self.schedule, self.cache, self.config, self.term = base.schedule, cache, config, term
+        steps = config.rollout_steps
+        self.rollout = Rollout(base.schedule, steps, config.rollout_gradient_steps) if steps else None
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         config, schedule, visits = self.config, self.schedule, batch.visits
@@ -145,10 +149,17 @@ class Objective:
         bins = to_device(t, device)
         logged = {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), bins, schedule.num_steps)}
         if self.term is not None:
-            estimate = predict_x0(prediction, x_t, on_device, schedule.prediction_type)
+            if self.rollout is None:
+                estimate = predict_x0(prediction, x_t, on_device, schedule.prediction_type)
+            else:
+                start = gaussian(config.seed, "rollout", ids, visits, shape, device)
+                estimate = self.rollout(model, start, data.text, data.condition)
+                t, level = torch.zeros_like(t), torch.ones_like(level)
             weighted, values = self._constraint(self.term, estimate, t, level, batch.indices, flipped)
             loss = loss + weighted
-            logged |= {"constraint": values, **by_noise_level("constraint", values, bins, schedule.num_steps)}
+            logged["constraint"] = values
+            if self.rollout is None:
+                logged |= by_noise_level("constraint", values, bins, schedule.num_steps)
         return loss, logged
 
     def _constraint(
@@ -157,7 +168,8 @@ class Objective:
         """(weighted values, plain values with NaN where none was computed), each (B,)."""
         config, device = self.config, estimate.device
         points = self.cache.points(indices, flipped)
-        weights = config.weight * constraint_weight(config.schedule, level, t, t_min=config.t_min, t_max=config.t_max)
+        schedule = config.schedule if self.rollout is None else "all"
+        weights = config.weight * constraint_weight(schedule, level, t, t_min=config.t_min, t_max=config.t_max)
         # Decided on the CPU, so that no sample is decoded for nothing and the GPU is not waited for.
         chosen = ((points != 0).any(dim=(1, 2)) & (weights > 0)).nonzero().flatten()
         logged = torch.full((len(estimate),), torch.nan, device=device)
@@ -230,9 +242,7 @@ def _loop(config: FinetuneConfig) -> LoopConfig:
 def _device(device: str | torch.device | None) -> torch.device:
     if device is not None:
         return torch.device(device)
-    from accelerate import PartialState
-
-    return PartialState().device
+    return processes.device()
 
 
 def _validation(

@@ -89,12 +89,14 @@ def estimate_vanishing_points(
     Args:
         segments: (N, 4) pixels, as :func:`alberti.geometry.line_segments.detect_line_segments` gives them.
         width, height: of the picture.
-        camera: known intrinsics; None: square pixels, the focal length is estimated.
+        camera: known intrinsics, of a crop too, whose principal point may lie outside; None: square pixels, the focal length
+            is estimated.
         principal_point: without a camera, its principal point in pixels; None: the middle of the picture.
         max_points: at most so many points.
 
     Raises:
-        DataError: segments of another shape or not finite, a principal point outside the picture, a camera of another size.
+        DataError: segments of another shape or not finite, ``principal_point`` outside the picture, a camera of another
+            size.
     """
     segments = _check_segments(segments)
     if max_points < 1:
@@ -137,13 +139,19 @@ def _frame(width: int, height: int, camera: Camera | None, principal_point: tupl
     if camera is not None:
         if (camera.width, camera.height) != (width, height):
             raise DataError(f"camera: made for {camera.width} x {camera.height} pixels, but the picture is {width} x {height}")
-        centre = (camera.cx, camera.cy)
-    if not (-0.5 <= centre[0] <= width - 0.5 and -0.5 <= centre[1] <= height - 0.5):
+        centre = (camera.cx, camera.cy)  # of a crop it may lie outside
+    else:
+        check_principal_point(centre, width, height)
+    return Frame(*centre, scale=max(width, height) / 2, aspect=1.0 if camera is None else camera.fx / camera.fy)
+
+
+def check_principal_point(point: tuple[float, float], width: int, height: int) -> None:
+    """DataError unless a principal point that somebody stated lies inside the picture: else it is another picture's."""
+    if not (-0.5 <= point[0] <= width - 0.5 and -0.5 <= point[1] <= height - 0.5):
         raise DataError(
-            f"principal point ({centre[0]:g}, {centre[1]:g}): outside the picture of {width} x {height} pixels; "
+            f"principal point ({point[0]:g}, {point[1]:g}): outside the picture of {width} x {height} pixels; "
             "give intrinsics of this very picture, in its pixels"
         )
-    return Frame(*centre, scale=max(width, height) / 2, aspect=1.0 if camera is None else camera.fx / camera.fy)
 
 
 def _points(model: SegmentModel, triad: Triad | None, focal: float | None, max_points: int) -> tuple[list[FoundPoint], bool]:

@@ -26,7 +26,13 @@ def perspective_profile(image: Tensor, vanishing_points: Tensor, *, num_lines: i
     gray image. Differentiable with respect to the image.
     """
     _check_inputs(vanishing_points, num_lines, image=image)
-    return _profiles(vanishing_points.detach().to(image.device), num_lines, image)[0]
+    points = vanishing_points.detach().to(image.device)
+    if _fused(image):
+        from alberti.losses._fused import FusedProfiles
+
+        profiles: Tensor = FusedProfiles.apply(points, num_lines, image)
+        return profiles
+    return torch_profiles(points, num_lines, image)[0]
 
 
 def perspective_loss(pred: Tensor, target: Tensor, vanishing_points: Tensor, *, num_lines: int = 1000) -> Tensor:
@@ -40,10 +46,12 @@ def perspective_loss(pred: Tensor, target: Tensor, vanishing_points: Tensor, *, 
     """
     _check_inputs(vanishing_points, num_lines, pred=pred, target=target)
     points = vanishing_points.detach().to(pred.device)
-    pred_profile, target_profile = _profiles(points, num_lines, pred, target)
-    norms = torch.linalg.vector_norm(pred_profile - target_profile, dim=-1)
-    present = (points != 0).any(dim=-1)
-    return norms.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+    if _fused(pred):
+        from alberti.losses._fused import FusedLoss
+
+        losses: Tensor = FusedLoss.apply(points, num_lines, pred, target)
+        return losses
+    return torch_loss(pred, target, points, num_lines=num_lines)
 
 
 class PerspectiveLoss(nn.Module):
@@ -67,22 +75,24 @@ class PerspectiveLoss(nn.Module):
         return f"num_lines={self.num_lines}, reduction={self.reduction!r}"
 
 
-def _profiles(points: Tensor, num_lines: int, *images: Tensor) -> tuple[Tensor, ...]:
-    """The profiles of each of some (B, 3, H, W) image tensors, all with the same vanishing points."""
-    if _fused(images[0]):
-        from alberti.losses._sweep_triton import FusedProfiles
-
-        fused: tuple[Tensor, ...] = FusedProfiles.apply(points, num_lines, *images)
-        return fused
+def torch_profiles(points: Tensor, num_lines: int, *images: Tensor) -> tuple[Tensor, ...]:
+    """The profiles of each of some (B, 3, H, W) image tensors with the same vanishing points, in PyTorch alone."""
     lines = sweep_lines(points, images[0].shape[2], images[0].shape[3], num_lines)
     profiles: tuple[Tensor, ...] = LineMeans.apply(lines, *(SobelGradient.apply(image) for image in images))
     return profiles
 
 
+def torch_loss(pred: Tensor, target: Tensor, points: Tensor, *, num_lines: int) -> Tensor:
+    """``perspective_loss`` in PyTorch alone."""
+    pred_profile, target_profile = torch_profiles(points, num_lines, pred, target)
+    norms = torch.linalg.vector_norm(pred_profile - target_profile, dim=-1)
+    present = (points != 0).any(dim=-1)
+    return norms.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+
+
 def _fused(image: Tensor) -> bool:
-    """The kernels compute in float32, and add with atomics, in no fixed order."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    return image.is_cuda and image.dtype != torch.float64 and not deterministic and _has_triton()
+    """The kernels compute in float32."""
+    return image.is_cuda and image.dtype != torch.float64 and _has_triton()
 
 
 @functools.cache

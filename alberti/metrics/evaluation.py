@@ -21,7 +21,7 @@ from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json
 from alberti.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from alberti.metrics.depth import METRICS, GroundTruth, Protocol, as_array, check_alignment, get_protocol, score_image
-from alberti.metrics.predictions import check_resize, find_predictions, read_prediction, resize_prediction
+from alberti.metrics.predictions import check_kind, check_resize, find_predictions, read_prediction, resize_prediction
 from alberti.progress import Progress
 
 if TYPE_CHECKING:
@@ -113,6 +113,30 @@ def evaluate_frames(
             tensor. Called in this thread, in the order of ``frames``.
         resize: "bilinear" or "nearest" where predictions of another size may be resized.
     """
+
+    def predict_all(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [predict(image) for image in images]
+
+    return evaluate_batches(
+        frames, predict_all, reader, protocol, alignment,
+        batch_size=1, workers=workers, resize=resize, description=description, seed=seed,
+    )  # fmt: skip
+
+
+def evaluate_batches(
+    frames: Sequence[Named],
+    predict: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
+    reader: Reader,
+    protocol: str | Protocol,
+    alignment: str = "none",
+    *,
+    batch_size: int,
+    workers: int = 1,
+    resize: str | None = None,
+    description: str = "evaluating",
+    seed: int = 0,
+) -> Evaluation:
+    """As :func:`evaluate_frames`, with ``predict`` called on up to ``batch_size`` consecutive images of one size."""
     protocol = get_protocol(protocol)
     check_alignment(alignment)
     check_resize(resize)
@@ -125,10 +149,11 @@ def evaluate_frames(
 
     rows: list[Row] = []
     with Progress(description, len(frames), "images") as progress, ThreadPoolExecutor(max(1, workers)) as pool:
-        images = _ahead(pool, reader.read_image, frames, max(1, workers))
+        images = _ahead(pool, reader.read_image, frames, max(1, workers, batch_size))
         pending: deque[Future[Row]] = deque()
-        for frame, image in zip(frames, images, strict=True):
-            pending.append(pool.submit(score, frame, predict(image)))
+        for group in _same_size(zip(frames, images, strict=True), batch_size):
+            predictions = predict([image for _, image in group])
+            pending.extend(pool.submit(score, frame, made) for (frame, _), made in zip(group, predictions, strict=True))
             while len(pending) > 2 * max(1, workers):  # bounds the predictions held in memory
                 rows.append(pending.popleft().result())
                 progress.advance()
@@ -150,7 +175,7 @@ def evaluate_folder(
     pictures: str | Path | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Score prediction files, ``<id>.npy`` or ``<id>.png`` in ``folder``, in ``workers`` processes.
+    """Score prediction files, ``<id>.npy`` or ``<id>.png`` in or below ``folder``, in ``workers`` processes.
 
     Args:
         workers: None for all CPUs. Above 1, a script that calls this needs its ``if __name__ == "__main__":``.
@@ -163,6 +188,7 @@ def evaluate_folder(
     protocol = get_protocol(protocol)
     check_alignment(alignment)
     check_resize(resize)
+    check_kind(folder, alignment)
     paths, missing = find_predictions(folder, frames)
     if missing:
         raise DataError(_missing_text(missing, len(frames), str(folder)))
@@ -314,6 +340,18 @@ def check_one_table(summaries: Mapping[str, Mapping[str, Any]]) -> None:
 def _missing_text(missing: Sequence[str], count: int, where: str) -> str:
     shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
     return f"{where}: {len(missing)} of {count} predictions are missing (expected <id>.npy or <id>.png): {shown}"
+
+
+def _same_size(pairs: Iterable[tuple[Named, np.ndarray]], count: int) -> Iterator[list[tuple[Named, np.ndarray]]]:
+    """Groups of up to ``count`` consecutive frames whose images have one size."""
+    group: list[tuple[Named, np.ndarray]] = []
+    for frame, image in pairs:
+        if group and (len(group) == count or image.shape != group[0][1].shape):
+            yield group
+            group = []
+        group.append((frame, image))
+    if group:
+        yield group
 
 
 def _ahead(

@@ -4,6 +4,7 @@ The default extractor is EfficientNet-Lite0, not Inception, so its Frechet dista
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,6 @@ import numpy as np
 import torch
 
 from alberti.errors import DataError
-from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
 from alberti.metrics.bootstrap import bootstrap_interval
 from alberti.metrics.features import (
     EXTRACTORS,
@@ -21,7 +20,8 @@ from alberti.metrics.features import (
     extract_features,
     feature_extractor,
 )
-from alberti.metrics.perspective import segments_consistency
+from alberti.metrics.picture_rows import PictureJob, find_points, measure_picture
+from alberti.parallel import ordered_results
 from alberti.progress import track
 from alberti.seeding import numpy_generator
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from alberti.data.manifest import Dataset, Sample
-    from alberti.geometry.camera import Camera
 
 __all__ = [
     "EXTRACTORS",
@@ -152,22 +151,26 @@ def evaluate_pictures(
     batch_size: int = 32,
     resamples: int = 2000,
     seed: int = 0,
+    workers: int = 1,
 ) -> tuple[dict[str, float | int | str | None], "pd.DataFrame"]:
     """How well generated pictures obey their vanishing points, and how near they are to reference pictures.
 
     Args:
         generated: pictures with the vanishing points of the depth maps that they were made from.
         reference: real or rendered pictures. Where it has a picture of the same id, that is the generated one's pair:
-            its own consistency and the perspective loss against it enter the row.
+            its own consistency and the perspective loss against it enter the row. Points that the data set does not know
+            (Virtual KITTI 2, SYNTHIA-AL) are those found in the pair, whose own consistency then says little.
         extractor: of the features for the distances; None: :class:`EfficientNetLite0`.
         thresholds: degrees within which a line counts as pointing at a vanishing point.
         num_lines: of the perspective loss.
         resamples: of the bootstrap behind the 95 % intervals.
+        workers: processes that look for lines; above 1, a script that calls this needs its ``if __name__ == "__main__":``.
 
     Returns:
         A flat summary and a table with a row a picture. For each column ``c`` of numbers the summary holds the mean
         ``c`` over the pictures that have it, the interval ``c_low``, ``c_high`` and their number ``c_n``; beside them
-        ``n``, ``n_reference``, ``extractor``, ``frechet_distance`` (squared), ``kernel_distance`` with its interval.
+        ``n``, ``n_points_found`` (pictures whose points were found in their pair), ``n_reference``, ``extractor``,
+        ``frechet_distance`` (squared), ``kernel_distance`` with its interval.
 
         Columns: ``consistency_<t>`` (share of the detected line length), ``line_length`` (pixels), ``segments``,
         ``vp_error`` (degrees from a true vanishing point to the nearest estimated one, mean over the true ones; empty
@@ -175,80 +178,81 @@ def evaluate_pictures(
         was estimated), ``perspective_loss``, and ``reference_consistency_<t>``, ``reference_line_length`` of the pair.
 
     Raises:
-        DataError: a picture without vanishing points in its row, a missing or damaged file.
+        DataError: a picture without vanishing points in its row and without a pair, a missing or damaged file.
     """
     import pandas as pd
 
     pairs = {sample.id: sample for sample in reference if sample.image is not None}
-    rows = [
-        _evaluate_one(generated, sample, reference, pairs.get(sample.id), thresholds, num_lines)
-        for sample in track(generated, "evaluating pictures")
-    ]
+    points = _points(generated, reference, pairs, workers)
+    jobs = [_job(generated, sample, reference, pairs.get(sample.id), points[sample.id], thresholds) for sample in generated]
+    rows = list(track(ordered_results(measure_picture, jobs, workers), "evaluating pictures", len(jobs)))
+    losses = _losses_against_pairs(generated, reference, pairs, points, num_lines, batch_size)
+    for row in rows:
+        row["perspective_loss"] = losses.get(str(row["id"]))
     table = pd.DataFrame(rows)
-    summary: dict[str, float | int | str | None] = {"n": len(table)}
+    found = sum(sample.vanishing_points is None for sample in generated)
+    summary: dict[str, float | int | str | None] = {"n": len(table), "n_points_found": found}
     for column in table.columns.drop("id"):
         summary.update(_mean_with_interval(column, table[column].dropna().to_numpy(np.float64), resamples, seed))
     summary.update(_set_distances(generated, list(pairs.values()), reference, extractor, batch_size, resamples, seed))
     return summary, table
 
 
-def _evaluate_one(
+def _points(generated: "Dataset", reference: "Dataset", pairs: "dict[str, Sample]", workers: int) -> dict[str, np.ndarray]:
+    """(K, 3) vanishing points by id; where the data set does not know them, those found in the picture's pair."""
+    unknown = [sample for sample in generated if sample.vanishing_points is None]
+    for sample in unknown:
+        if sample.id not in pairs:
+            raise DataError(
+                f"{generated.folder}: sample {sample.id!r} has no vanishing points to be measured against, and "
+                f"{reference.folder} has no reference picture of it to find them in"
+            )
+    asked = [(reference.image_path(pairs[sample.id]), reference.camera(pairs[sample.id])) for sample in unknown]
+    found = dict(zip((sample.id for sample in unknown), ordered_results(find_points, asked, workers), strict=True))
+    known = {sample.id: sample.vanishing_points for sample in generated if sample.vanishing_points is not None}
+    return found | {name: np.asarray(points, np.float64).reshape(-1, 3) for name, points in known.items()}
+
+
+def _job(
     generated: "Dataset",
     sample: "Sample",
     reference: "Dataset",
     pair: "Sample | None",
-    thresholds: tuple[float, ...],
-    num_lines: int,
-) -> dict[str, float | int | str | None]:
-    if sample.vanishing_points is None:
-        raise DataError(f"{generated.folder}: sample {sample.id!r} has no vanishing points to be measured against")
-    points = np.asarray(sample.vanishing_points, np.float64).reshape(-1, 3)
-    image = generated.read_image(sample)
-    size = sample.width, sample.height
-    segments = detect_line_segments(image)
-    row: dict[str, float | int | str | None] = {"id": sample.id}
-    lines = segments_consistency(segments, points, *size, thresholds)
-    row.update({key: lines[key] for key in lines if key != "line_length_per_megapixel"})
-    camera = generated.camera(sample)
-    estimate = estimate_vanishing_points(segments, *size, camera=camera) if camera is not None else None
-    row.update(_point_errors(points, None if estimate is None or camera is None else estimate.points, camera))
-    row.update(_against_pair(image, points, reference, pair, thresholds, num_lines))
-    return row
-
-
-def _point_errors(points: np.ndarray, estimated: np.ndarray | None, camera: "Camera | None") -> dict[str, float | None]:
-    if camera is None or estimated is None or len(points) == 0:
-        return {"vp_error": None, "vp_auc_10": None}
-    if len(estimated) == 0:
-        return {"vp_error": None, "vp_auc_10": 0.0}
-    errors = angles_between_points(points, estimated, camera).min(axis=1)
-    return {"vp_error": float(errors.mean()), "vp_auc_10": float(np.clip(1 - errors / 10, 0, None).mean())}
-
-
-def _against_pair(
-    image: np.ndarray,
     points: np.ndarray,
-    reference: "Dataset",
-    pair: "Sample | None",
     thresholds: tuple[float, ...],
-    num_lines: int,
-) -> dict[str, float | int | None]:
-    columns = [f"consistency_{threshold:g}" for threshold in thresholds] + ["line_length"]
-    row: dict[str, float | int | None] = {"perspective_loss": None}
-    row.update({f"reference_{column}": None for column in columns})
-    if pair is None:
-        return row
-    true = reference.read_image(pair)
-    lines = segments_consistency(detect_line_segments(true), points, pair.width, pair.height, thresholds)
-    row.update({f"reference_{column}": lines[column] for column in columns})
-    if true.shape == image.shape and len(points):
-        from alberti.data.transforms import to_tensor
-        from alberti.losses import perspective_loss
+) -> PictureJob:
+    path = None if pair is None else reference.image_path(pair)
+    return PictureJob(sample.id, generated.image_path(sample), points, generated.camera(sample), path, thresholds)
 
-        pred, target = (to_tensor(picture)[None] for picture in (image, true))
-        loss = perspective_loss(pred, target, torch.from_numpy(points).float()[None], num_lines=num_lines)
-        row["perspective_loss"] = float(loss[0])
-    return row
+
+def _losses_against_pairs(
+    generated: "Dataset",
+    reference: "Dataset",
+    pairs: "dict[str, Sample]",
+    points: Mapping[str, np.ndarray],
+    num_lines: int,
+    batch_size: int,
+) -> dict[str, float]:
+    """Perspective loss by id, of the pictures that have vanishing points and a pair of their own size."""
+    from alberti.data.transforms import pad_vanishing_points, to_tensor
+    from alberti.losses import perspective_loss
+
+    by_size: dict[tuple[int, int], list[Sample]] = {}
+    for sample in generated:
+        pair = pairs.get(sample.id)
+        if pair is not None and len(points[sample.id]) and (pair.width, pair.height) == (sample.width, sample.height):
+            by_size.setdefault((sample.width, sample.height), []).append(sample)
+    losses: dict[str, float] = {}
+    for samples in by_size.values():
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            made = torch.stack([to_tensor(generated.read_image(sample)) for sample in batch])
+            true = torch.stack([to_tensor(reference.read_image(pairs[sample.id])) for sample in batch])
+            most = max(len(points[sample.id]) for sample in batch)
+            padded = np.stack([pad_vanishing_points(points[sample.id], most) for sample in batch])
+            values = perspective_loss(made, true, torch.from_numpy(padded).float(), num_lines=num_lines)
+            losses.update(zip((sample.id for sample in batch), values.tolist(), strict=True))
+    return losses
 
 
 def _mean_with_interval(name: str, values: np.ndarray, resamples: int, seed: int) -> dict[str, float | int | None]:

@@ -1,5 +1,6 @@
 """Depth predictions as files: where they lie, how they are read, and the rules by which they may be resized."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,35 +8,71 @@ from typing import Any
 import numpy as np
 
 from alberti.errors import ConfigError, DataError
+from alberti.files import read_json
 from alberti.images import read_depth
 from alberti.metrics.depth import KB_SIZE, Protocol
 
 RESIZES = ("bilinear", "nearest")
+SIDECAR = "predictions.json"
+"""What ``predict-depth`` says of the predictions beside it."""
 _SUFFIXES = (".npy", ".png")
 
 
 def find_predictions(folder: str | Path, frames: Sequence[Any]) -> tuple[list[Path], list[str]]:
     """The prediction file of every frame, and the ids of frames that have none.
 
-    ``<id>.npy`` or ``<id>.png`` (``.npy`` first) in ``folder``; KITTI frames may also lie as in KITTI itself, at
-    ``<date>/<drive>/image_02/data/<frame>.npy``.
+    A frame's file is called ``<id>.npy`` or ``<id>.png`` (``.npy`` first) and lies in ``folder`` or anywhere below it, as
+    ``predict-depth`` leaves it for a tree of pictures. KITTI frames, whose pictures have no names of their own, may also
+    lie as in KITTI itself, at ``<date>/<drive>/image_02/data/<frame>.npy``.
+
+    Raises:
+        DataError: no such folder, or a frame with files of its name in two places.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of predictions")
-    names = {path.name for path in folder.iterdir()}
+    files = _by_stem(folder)
     paths, missing = [], []
     for frame in frames:
-        path = next((folder / (frame.id + suffix) for suffix in _SUFFIXES if frame.id + suffix in names), None)
-        if path is None and getattr(frame, "date", None) in names:
-            stem = folder / frame.date / frame.drive / f"image_0{frame.camera}" / "data" / f"{frame.index:010d}"
-            candidates = (stem.with_name(stem.name + suffix) for suffix in _SUFFIXES)
-            path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if path is None:
-            missing.append(frame.id)
+        found = files.get(frame.id) or _in_kitti_s_place(folder, frame)
+        if len({path.parent for path in found}) > 1:
+            raise DataError(f"{folder}: two predictions of {frame.id}: {' and '.join(map(str, found[:2]))}; keep one")
+        if found:
+            paths.append(min(found, key=lambda path: _SUFFIXES.index(path.suffix)))
         else:
-            paths.append(path)
+            missing.append(frame.id)
     return paths, missing
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix in _SUFFIXES:
+                files.setdefault(stem, []).append(Path(parent, name))
+    return files
+
+
+def _in_kitti_s_place(folder: Path, frame: Any) -> list[Path]:
+    if not hasattr(frame, "drive"):
+        return []
+    place = folder / frame.date / frame.drive / f"image_0{frame.camera}" / "data"
+    candidates = (place / f"{frame.index:010d}{suffix}" for suffix in _SUFFIXES)
+    return [path for path in candidates if path.is_file()]
+
+
+def check_kind(folder: str | Path, alignment: str) -> None:
+    """ConfigError if ``predict-depth`` wrote the predictions in ``folder`` and says that they need another alignment."""
+    path = Path(folder) / SIDECAR
+    if not path.is_file():
+        return
+    values = read_json(path)
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if kind == "inverse_relative" and alignment != "affine_disparity":
+        raise ConfigError(f"{path}: the predictions are inverse relative depth: score them with --align affine_disparity")
+    if kind == "metric" and alignment == "affine_disparity":
+        raise ConfigError(f"{path}: the predictions are metres: score them with --align none or median")
 
 
 def read_prediction(path: str | Path) -> np.ndarray:

@@ -4,12 +4,14 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from alberti.data.manifest import Dataset, Sample
 from alberti.data.sources import evenly
+from alberti.errors import DataError
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import segment_angles
 from alberti.metrics.perspective import segments_consistency
@@ -156,6 +158,14 @@ def data_uri(image: np.ndarray) -> str:
         Image.fromarray(image).save(buffer, "JPEG", quality=90)
     kind = "png" if small else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def file_uri(path: Path) -> str:
+    """A PNG or JPEG file as a data URI; DataError if it is not there."""
+    kind = {".png": "png", ".jpg": "jpeg"}.get(path.suffix)
+    if kind is None or not path.is_file():
+        raise DataError(f"{path}: expected a PNG or JPEG file of `python -m pipeline.results --figures`")
+    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def point_class(line: Line) -> str:

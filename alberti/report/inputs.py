@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alberti.data.manifest import Dataset
 from alberti.errors import DataError
 from alberti.files import read_json
+from alberti.metrics.evaluation import check_one_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,10 @@ class ReportInputs:
     arm_notes: Mapping[str, str] = field(default_factory=dict)
     """Arm -> what distinguishes it, in a few words."""
     pictures: int = 6
+    over_seeds: Mapping[str, Any] | None = None
+    """Results over several seeds, as `python -m pipeline.results` writes them; the run itself is one seed."""
+    over_seeds_figures: tuple[Path, ...] = ()
+    """The figures of the same results."""
 
     def __post_init__(self) -> None:
         missing = [arm for arm in self.images if arm not in self.generated]
@@ -82,3 +87,5 @@ class ReportInputs:
             raise DataError(f"report: no generated pictures of the evaluated arm {missing[0]!r}")
         if not self.images and not self.depth:
             raise DataError("report: neither pictures nor depth models were evaluated; there is nothing to report")
+        for model, arms in self.depth.items():
+            check_one_table({f"{model}-{arm}": result.summary for arm, result in arms.items()})

@@ -9,8 +9,9 @@ from alberti.files import write_text
 from alberti.overlays import COLOURS
 from alberti.report.comparison import paired_change
 from alberti.report.figures import arm_colour, change_chart, curve_chart, interval_chart, profile_chart
-from alberti.report.gallery import build_gallery, choose_samples, point_class
+from alberti.report.gallery import build_gallery, choose_samples, file_uri, point_class
 from alberti.report.inputs import ReportInputs
+from alberti.report.seed_tables import heading, plain_tables
 from alberti.report.summary import key_figures, sentences
 from alberti.report.tables import DEPTH_METRICS, image_tables, metric_table
 
@@ -67,6 +68,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
             (title, chart) for title, runs in inputs.curves.items() if (chart := curve_chart(runs, names)) is not None
         ],
         "profile": _profile(inputs, ids, arms),
+        "over_seeds": _over_seeds(inputs),
     }
 
 
@@ -101,6 +103,14 @@ def _depth_section(inputs: ReportInputs, model: str, names: list[str]) -> dict[s
         },
         "notes": sorted({note for result in results.values() for note in result.summary.get("notes", [])}),
     }
+
+
+def _over_seeds(inputs: ReportInputs) -> dict[str, Any] | None:
+    """Tables and figures of an experiment over several seeds."""
+    if inputs.over_seeds is None:
+        return None
+    figures = [(path.stem.replace("_", " "), file_uri(path)) for path in inputs.over_seeds_figures]
+    return {"heading": heading(inputs.over_seeds), "tables": plain_tables(inputs.over_seeds), "figures": figures}
 
 
 def _profile(inputs: ReportInputs, ids: list[str], arms: list[str]) -> dict[str, Any] | None:

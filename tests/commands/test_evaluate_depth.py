@@ -1,6 +1,7 @@
 """``alberti evaluate-depth`` on a small data set in KITTI's layout, from the files to the printed table."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -146,6 +147,26 @@ def test_bts_list_leaves_out_what_has_no_annotated_depth(kitti, run, tmp_path):
     split.write_text("\n".join(line.format(path) for line, path in zip(lines, paths, strict=True)))
     assert run(split=split)[0]["n"] == 5
     assert run(split=split, protocol="eigen_garg")[0]["n"] == 6
+
+
+def test_frames_without_annotated_depth_are_left_out_when_asked(kitti, run, tmp_path, capsys):
+    """As Eigen's list of 697: a plain list does not say which frames have no annotated depth."""
+    folder, frames, _ = kitti
+    shutil.copytree(folder, tmp_path / "kitti")
+    root = tmp_path / "kitti"
+    KittiReader(root).annotated_path(frames[2]).unlink()
+    with pytest.raises(DataError, match=r"1 of the frames have no annotated depth.*652.*--annotated-only"):
+        run(kitti=root)
+    summary, rows = run(kitti=root, annotated_only=True)
+    assert summary["n"] == len(rows) == 5
+    assert frames[2].id not in set(rows["id"])
+    assert "1 of 6 listed frames have no annotated depth: left out" in summary["notes"]
+    assert "left out" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--annotated-only: protocol eigen_garg scores lidar_forward"):
+        run(kitti=root, annotated_only=True, protocol="eigen_garg")
+    shutil.rmtree(root / "depth")
+    with pytest.raises(DataError, match="none of the 6 listed frames has annotated depth"):
+        run(kitti=root, annotated_only=True)
 
 
 def test_resizing_is_asked_for(kitti, run, tmp_path):

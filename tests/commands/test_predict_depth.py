@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from native_layouts import DIODE_NAMES, diode
 
+from alberti.commands.evaluate_depth import evaluate_depth
 from alberti.commands.predict_depth import predict_depth
+from alberti.data.kitti import KittiRecord, write_kitti
 from alberti.depth import DepthModel, build_depth_model, predict_array
 from alberti.errors import CheckpointError, ConfigError, DataError
+from alberti.geometry.camera import Camera
 from alberti.images import read_image, write_image
 
 
@@ -52,6 +57,34 @@ def test_kitti_frames_are_named_as_evaluate_depth_reads_them(model: Path, tmp_pa
     assert depth.dtype == np.float32
     assert depth.shape == (40, 64)
     assert depth.min() > 0
+
+
+def test_diode_goes_through_both_commands(model: Path, tmp_path: Path):
+    """The tree of pictures makes a tree of predictions, and evaluate-depth finds them in it by their names."""
+    root = diode(tmp_path / "diode", (64, 40))
+    predict_depth(model, root / "val/outdoor", tmp_path / "out")
+    assert sorted(path.stem for path in (tmp_path / "out").glob("scene_*/scan_*/*.npy")) == sorted(DIODE_NAMES)
+    evaluate_depth(predictions=tmp_path / "out", diode=root, out=tmp_path / "scores.json")
+    summary = json.loads((tmp_path / "scores.json").read_text())
+    assert (summary["n"], summary["ground_truth"]) == (2, "diode")
+    with pytest.raises(ConfigError, match=r"predictions\.json: the predictions are metres"):
+        evaluate_depth(predictions=tmp_path / "out", diode=root, out=tmp_path / "b.json", align="affine_disparity")
+    flat = tmp_path / "out" / f"{DIODE_NAMES[0]}.npy"
+    np.save(flat, np.ones((40, 64), np.float32))
+    with pytest.raises(DataError, match=f"two predictions of {DIODE_NAMES[0]}"):
+        evaluate_depth(predictions=tmp_path / "out", diode=root, out=tmp_path / "c.json")
+
+
+def test_kitti_without_a_list_goes_through_both_commands(model: Path, tmp_path: Path):
+    random = np.random.default_rng(0)
+    camera = Camera(40, 40, 31.5, 19.5, 64, 40)
+    images = random.integers(0, 256, (2, 40, 64, 3), dtype=np.uint8)
+    write_kitti(tmp_path / "kitti", [KittiRecord(image, camera, "test", depth=np.full((40, 64), 9.0)) for image in images])
+    predict_depth(model, tmp_path / "kitti/raw", tmp_path / "out")
+    split = tmp_path / "kitti/splits/test.txt"
+    options = {"predictions": tmp_path / "out", "kitti": tmp_path / "kitti", "split": split, "protocol": "eigen_benchmark"}
+    evaluate_depth(**options, out=tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["n"] == 2
 
 
 def test_a_split_with_a_frame_that_is_not_there(model: Path, tmp_path: Path):

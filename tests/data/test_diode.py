@@ -2,30 +2,17 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from native_layouts import DIODE_NAMES as NAMES
+from native_layouts import diode as write_diode
 
 from alberti.data.diode import DiodeReader
 from alberti.errors import DataError
 from alberti.metrics import evaluate_folder
 
-NAMES = ("00022_00193_outdoor_010_000", "00023_00198_outdoor_080_010")
-
 
 @pytest.fixture
 def diode(tmp_path):
-    random = np.random.default_rng(0)
-    for name in NAMES:
-        scene, scan = name.split("_")[:2]
-        folder = tmp_path / "diode" / "val" / "outdoor" / f"scene_{scene}" / f"scan_{scan}"
-        folder.mkdir(parents=True)
-        Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(folder / f"{name}.png")
-        depth = random.uniform(1, 100, (24, 32, 1)).astype(np.float32)
-        depth[0, 0] = np.nan
-        mask = np.ones((24, 32), dtype=np.float32)
-        mask[:, :8] = 0
-        np.save(folder / f"{name}_depth.npy", depth)
-        np.save(folder / f"{name}_depth_mask.npy", mask)
-    return tmp_path / "diode"
+    return write_diode(tmp_path / "diode")
 
 
 @pytest.mark.parametrize("below", [".", "val", "val/outdoor"])

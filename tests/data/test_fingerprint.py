@@ -1,12 +1,12 @@
-import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from alberti.data.fingerprint import FileIndex, folder_fingerprint, read_image_size, refresh_fingerprint, scan
+from alberti.data.fingerprint import FileIndex, folder_fingerprint, read_image_size, scan
 from alberti.errors import DataError
 from alberti.files import sha256_file
 from alberti.images import write_image
@@ -38,13 +38,13 @@ def test_scan_refuses_loops_and_broken_links(root: Path) -> None:
         list(scan(root))
 
 
-def test_fingerprint_file_is_written_only_when_names_sizes_or_times_change(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "data.fingerprint"
-    assert refresh_fingerprint(root, out)
-    before = out.stat().st_mtime_ns
-    assert not refresh_fingerprint(root, out)
-    assert out.stat().st_mtime_ns == before
-    seen = {out.read_text()}
+def test_fingerprint_changes_with_names_sizes_and_times_only(root: Path, tmp_path: Path) -> None:
+    first = folder_fingerprint(root)
+    assert (first["files"], first["bytes"]) == (2, 6)
+    assert folder_fingerprint(root) == first
+    shutil.copytree(root, tmp_path / "elsewhere", copy_function=shutil.copy2)
+    assert folder_fingerprint(tmp_path / "elsewhere") == first
+    seen = {first["digest"]}
     changes = [
         lambda: (root / "a.txt").write_text("three"),
         lambda: os.utime(root / "a.txt", ns=(1, 1)),
@@ -53,17 +53,9 @@ def test_fingerprint_file_is_written_only_when_names_sizes_or_times_change(root:
     ]
     for change in changes:
         change()
-        assert refresh_fingerprint(root, out)
-        assert out.read_text() not in seen
-        seen.add(out.read_text())
-    assert json.loads(out.read_text()) == folder_fingerprint(root)
-
-
-def test_a_damaged_fingerprint_file_is_replaced(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "data.fingerprint"
-    out.write_text("{")
-    assert refresh_fingerprint(root, out)
-    assert json.loads(out.read_text())["files"] == 2
+        digest = folder_fingerprint(root)["digest"]
+        assert digest not in seen
+        seen.add(digest)
 
 
 def test_index_hashes_once_until_a_file_changes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,26 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from native_layouts import gray16, picture, synthia, vkitti2
 
 from alberti.data.captions import CaptionConfig
 from alberti.data.fingerprint import FileIndex
+from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset
-from alberti.data.sources import READERS, evenly, open_source, reader_of, write_source
+from alberti.data.sources import READERS, evenly, limited, open_source, reader_of, write_fitted, write_source
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_file
-from alberti.images import write_image
-
-
-def picture(path: Path, width: int = 32, height: int = 32, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-    return path
-
-
-def gray16(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint16)).save(path)
 
 
 def prepare(name: str, root: Path, out: Path, **options: object) -> Dataset:
@@ -72,7 +61,7 @@ def test_a_limit_and_a_cache_of_hashes(tmp_path: Path) -> None:
         picture(root / f"{index}.png", seed=index)
     (tmp_path / "out").mkdir()
     with FileIndex(root, tmp_path / "cache.jsonl") as index:
-        dataset = write_source(open_source("folder", root, index=index), tmp_path / "out", role="train", limit=2)
+        dataset = write_source(limited(open_source("folder", root, index=index), 2), tmp_path / "out", role="train")
     assert [sample.id for sample in dataset] == ["0.png", "2.png"]
     assert dataset[0].sha256 == {"image": sha256_file(root / "0.png")}
     assert (tmp_path / "cache.jsonl").is_file()
@@ -193,24 +182,6 @@ def test_holicity_without_labels_of_a_test_view(tmp_path: Path) -> None:
 # --- Virtual KITTI 2 ----------------------------------------------------------------------------------------------
 
 
-def vkitti2(root: Path, *, archives: bool = False, frames: int = 3, size: tuple[int, int] = (124, 37)) -> None:
-    rgb, depth, text = (root / f"vkitti_2.0.3_{kind}" if archives else root for kind in ("rgb", "depth", "textgt"))
-    for scene, variation in (("Scene01", "clone"), ("Scene01", "fog"), ("Scene18", "clone")):
-        rows = ["frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]"]
-        for frame in range(frames):
-            for camera in (0, 1):
-                take = f"{scene}/{variation}"
-                name = f"Camera_{camera}"
-                picture(rgb / take / "frames" / "rgb" / name / f"rgb_{frame:05d}.jpg", *size)
-                values = np.full(size[::-1], 1234)
-                values[0] = 65535
-                gray16(depth / take / "frames" / "depth" / name / f"depth_{frame:05d}.png", values)
-                rows.append(f"{frame} {camera} 725.0087 725.0087 {620.5 + camera} 187")
-        path = text / scene / variation / "intrinsic.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(rows) + "\n")
-
-
 @pytest.mark.parametrize("archives", [False, True])
 def test_vkitti2(tmp_path: Path, archives: bool) -> None:
     vkitti2(tmp_path / "root", archives=archives)
@@ -255,24 +226,6 @@ def test_vkitti2_without_its_intrinsics(tmp_path: Path) -> None:
 
 
 # --- SYNTHIA-AL ---------------------------------------------------------------------------------------------------
-
-P2 = "P2: 895.692 0 320 0 0 895.692 240 0 0 0 1 0"
-TAKE = "test5_10segs_weather_2_spawn_1/12-11-2018_12-47-37"
-
-
-def synthia(root: Path, split: str = "train", frames: tuple[str, ...] = ("000101", "000102", "000103")) -> Path:
-    take = root / split / TAKE
-    for kind in ("RGB", "Depth", "SemSeg", "calib_kitti", "labels_kitti"):
-        (take / kind).mkdir(parents=True)
-    for frame in frames:
-        pixels = np.zeros((48, 64, 4), np.uint8)
-        pixels[..., 3] = 255
-        Image.fromarray(pixels).save(take / "RGB" / f"{frame}.png")
-        pixels[..., 1] = 131  # 131 * 256 * 5000 / (2^24 - 1) = 9.9945 m
-        Image.fromarray(pixels).save(take / "Depth" / f"{frame}.png")
-        (take / "calib_kitti" / f"{frame}.txt").write_text(f"P0: 1 0\nP1: 1 0\n{P2}\nP3: 1 0\n")
-    (root / split / "test5_empty" / "12-11-2018_12-47-37").mkdir(parents=True)
-    return take
 
 
 def test_synthia_al(tmp_path: Path) -> None:
@@ -336,6 +289,42 @@ def test_folder_with_depth_and_captions(tmp_path: Path, format: str) -> None:
     dataset = prepare("folder", root, tmp_path / "out", depth_format=format)
     np.testing.assert_array_equal(dataset.read_depth(dataset[0]), 2.0)
     assert dataset[0].caption == "a street"
+
+
+@pytest.mark.parametrize(
+    ("stored", "scale", "said"),
+    [(12_000.0, 1.0, "look like millimetres"), (1_200.0, 1.0, "look like centimetres"), (12.0, 256.0, "divided by too much")],
+)
+@pytest.mark.parametrize("fit", [None, Fit(width=8, height=8)])
+def test_depth_in_another_unit_is_refused(tmp_path: Path, stored: float, scale: float, said: str, fit: Fit | None) -> None:
+    root = tmp_path / "set"
+    for name in "abc":
+        picture(root / "images" / f"{name}.png", 16, 16)
+        (root / "depth").mkdir(exist_ok=True)
+        np.save(root / "depth" / f"{name}.npy", np.full((16, 16), stored, np.float32))
+
+    def write(out: str, scale: float) -> Dataset:
+        (tmp_path / out).mkdir()
+        source = open_source("folder", root, depth_format="npy", depth_scale=scale)
+        if fit is None:
+            return write_source(source, tmp_path / out, role="train")
+        return write_fitted([source], tmp_path / out, role="train", fit=fit)
+
+    with pytest.raises(DataError, match=f"set: depth is .* m in the median over 3 maps.*{said}.*depth_scale"):
+        write("bad", scale)
+    dataset = write("good", stored / 12)
+    np.testing.assert_allclose(dataset.read_depth(dataset[0]), 12, rtol=1e-6)
+
+
+def test_a_limit_hashes_only_what_it_keeps(tmp_path: Path) -> None:
+    vkitti2(tmp_path / "vk")
+    cache = tmp_path / "cache.jsonl"
+    with FileIndex(tmp_path / "vk", cache) as index:
+        source = limited(open_source("vkitti2", tmp_path / "vk", index=index), 2, index)
+        rows = list(source.samples)
+    assert [set(row.sha256) for row in rows] == [{"image", "depth"}] * 2
+    hashed = [json.loads(line)[3] for line in cache.read_text().splitlines()[1:]]
+    assert sum(digest is not None for digest in hashed) == 4
 
 
 def test_folder_bad_input(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from alberti.diffusion.constraints import CONSTRAINTS, blur, constraint_named, match_sharpness, stray_share
+from alberti.diffusion.constraints import CONSTRAINTS, constraint_named, match_sharpness
 from alberti.errors import ConfigError
 from alberti.losses import perspective_loss
+from alberti.losses.orientation import blur
 
 SIZE = 48
 LEVEL = torch.ones(1)
@@ -105,50 +106,9 @@ def test_a_sharper_estimate_leaves_the_image_alone():
     torch.testing.assert_close(match_sharpness(image, _rays(10.0, 20.0) * 1.1), image)
 
 
-@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 135.0])
-def test_stripes_towards_an_infinite_point_are_not_stray(angle):
-    radians = math.radians(angle)
-    towards = _point(math.cos(radians), math.sin(radians), 0.0)
-    across = _point(-math.sin(radians), math.cos(radians), 0.0)
-    image = _stripes(angle)
-    assert stray_share(image, towards).item() < 0.02
-    assert stray_share(image, across).item() > 0.98
-    both = torch.cat([across, towards], dim=1)
-    torch.testing.assert_close(stray_share(image, both), stray_share(image, towards))
-
-
-def test_stray_share_follows_its_closed_form():
-    # A stripe off by an angle a has s = sin^2 a everywhere, so its share is s / (s + sin^2 3).
-    limit = math.sin(math.radians(3)) ** 2
-    for off in (1.0, 3.0, 10.0, 45.0):
-        s = math.sin(math.radians(off)) ** 2
-        assert stray_share(_stripes(off), _point(1.0, 0.0, 0.0)).item() == pytest.approx(s / (s + limit), abs=0.05)
-
-
-def test_rays_towards_a_finite_point_are_not_stray():
-    # Three points: inside, outside left, outside below.
-    for vx, vy in [(20.0, 25.0), (-30.0, 10.0), (20.0, 90.0)]:
-        image = _rays(vx, vy, count=4 if 0 < vx < SIZE and 0 < vy < SIZE else 12)
-        assert stray_share(image, _point(vx, vy, 1.0)).item() < 0.35
-        assert stray_share(image, _point(-vx - 20, vy + 60, 1.0)).item() > 0.8
-
-
-def test_stray_share_ignores_contrast_and_the_points_length():
-    image, points = _rays(-30.0, 10.0), _point(5.0, 10.0, 1.0)
-    share = stray_share(image, points)
-    torch.testing.assert_close(stray_share(0.5 + 0.5 * (image - 0.5), points), share, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(stray_share(image, -3 * points), share)
-
-
-def test_mirroring_image_and_point_changes_nothing():
-    image, points = _rays(-30.0, 10.0), _point(5.0, 10.0, 1.0)
-    mirrored = _point(SIZE - 1 - 5.0, 10.0, 1.0)
-    torch.testing.assert_close(stray_share(image.flip(-1), mirrored), stray_share(image, points), rtol=1e-3, atol=1e-4)
-
-
 def test_orientation_pays_nothing_for_being_straighter_than_the_truth():
     towards = _point(1.0, 0.0, 0.0)
-    assert CONSTRAINTS["orientation"](_stripes(0.0), _stripes(20.0), towards, LEVEL, num_lines=2) == 0
+    assert CONSTRAINTS["orientation"](_stripes(0.0), _stripes(20.0), towards, LEVEL, num_lines=2) < 0.02  # a few lost edges
     assert CONSTRAINTS["orientation"](_stripes(20.0), _stripes(0.0), towards, LEVEL, num_lines=2) > 0.8
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionControlNetPipeline, StableDiffusionDepth2ImgPipeline
 from diffusion.toy import CAPTIONS, SIZE, TINY
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from alberti.diffusion.base import BaseConfig, DepthDiffusion, build_small_base
@@ -181,6 +182,28 @@ def test_weights_that_do_not_fit_their_config(copied):
     _edit(copied, "unet/config.json", cross_attention_dim=24)
     with pytest.raises(CheckpointError, match="cannot be loaded as UNet2DConditionModel"):
         DepthDiffusion.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", "conv_in.weight"),
+        ("text_encoder/model.safetensors", "final_layer_norm.weight"),
+    ],
+)
+def test_weights_that_are_missing_do_not_stay_random(copied, file, key):
+    state = load_file(copied / file)
+    (name,) = (name for name in state if name.endswith(key))
+    del state[name]
+    save_file(state, copied / file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"do not fit config\.json"):
+        DepthDiffusion.load(copied)
+
+
+def test_a_folder_of_2022_is_saved_with_todays_class_names(copied, tmp_path):
+    _edit(copied, "model_index.json", feature_extractor=["transformers", "DPTFeatureExtractor"])
+    DepthDiffusion.load(copied).save(tmp_path / "saved")
+    StableDiffusionDepth2ImgPipeline.from_pretrained(tmp_path / "saved")
 
 
 def test_pickled_weights_are_not_read(copied):

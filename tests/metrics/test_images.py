@@ -7,6 +7,7 @@ import scipy.linalg
 import torch
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
+from alberti.data.scenes import SceneConfig, render_dataset
 from alberti.errors import AlbertiError, CheckpointError, ConfigError, DataError
 from alberti.images import write_image
 from alberti.metrics import features as features_module
@@ -214,7 +215,27 @@ def test_evaluate_pictures_without_pair_estimate_or_lines(tmp_path: Path) -> Non
     assert table["reference_line_length"].isna().all()
 
 
-def test_evaluate_pictures_needs_vanishing_points(tmp_path: Path) -> None:
-    unknown = write(tmp_path / "unknown", [0, 0], None)
-    with pytest.raises(DataError, match="no vanishing points"):
-        evaluate_pictures(unknown, unknown, extractor=RandomConvolutions())
+def test_unknown_vanishing_points_are_found_in_the_pair(tmp_path: Path) -> None:
+    (tmp_path / "known").mkdir()
+    known = render_dataset(tmp_path / "known", name="streets", role="test", count=2, seed=1, config=SceneConfig(width=192))
+    (tmp_path / "unknown").mkdir()
+    rows = [sample.model_copy(update={"vanishing_points": None}) for sample in known]
+    unknown = write_dataset(tmp_path / "unknown", rows, name="streets", role="test", root=str(known.root))
+    options = {"extractor": RandomConvolutions(), "resamples": 50, "num_lines": 50}
+    given, found = (evaluate_pictures(pictures, known, **options)[0] for pictures in (known, unknown))
+    assert (given["n_points_found"], found["n_points_found"]) == (0, 2)
+    assert found["consistency_5"] == pytest.approx(given["consistency_5"], abs=0.1)
+
+
+def test_unknown_vanishing_points_need_a_pair(tmp_path: Path) -> None:
+    unknown, other = write(tmp_path / "unknown", [0, 0, 0], None), write(tmp_path / "other", [0, 0], None)
+    with pytest.raises(DataError, match=r"'2' has no vanishing points .* no reference picture"):
+        evaluate_pictures(unknown, other, extractor=RandomConvolutions())
+
+
+def test_processes_measure_the_same(tmp_path: Path) -> None:
+    pictures = write(tmp_path / "pictures", [0, 3, 6], [(47.5, 47.5, 1.0)])
+    options = {"extractor": RandomConvolutions(), "resamples": 50, "num_lines": 50}
+    (alone, rows), (shared, others) = (evaluate_pictures(pictures, pictures, workers=n, **options) for n in (1, 2))
+    assert alone == shared
+    assert rows.equals(others)

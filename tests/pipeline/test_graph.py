@@ -24,11 +24,13 @@ def test_every_stage_comes_after_what_it_waits_for(project: Path) -> None:
 
 
 def test_stage_modules_match_dvc_yaml(project: Path) -> None:
-    """Stage X runs `stages.X`, reads section X and depends on stages/X.py; finetune_depth_kitti is finetune_depth."""
+    """Stage X runs `stages.X`, reads section X and depends on stages/X.py; finetune_depth_kitti is finetune_depth, and a
+    variant's stage that of the arms.
+    """
     stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
     for name, definition in stages.items():
         stage = definition.get("do", definition)
-        module = name.removesuffix("_kitti")
+        module = name.removesuffix("_kitti").removesuffix("_variant")
         assert f"python -m stages.{module}" in stage["cmd"]
         assert f"stages/{module}.py" in stage["deps"]
         assert name == "report" or any(param.split(".")[0] == module for param in stage["params"])
@@ -57,6 +59,15 @@ def test_arms_depend_on_their_own_overrides_only(
     assert sorted(params) == ["arms.constrained", "finetune", "seed"]
 
 
+def test_a_variant_waits_for_the_arm_whose_weights_it_has(project_copy: Path) -> None:
+    values = yaml.safe_load((project_copy / "params.yaml").read_text())
+    values["variants"] = {"slow": {"arm": "constrained", "generate": {"steps": 20}}}
+    (project_copy / "params.yaml").write_text(yaml.safe_dump(values))
+    graph = stage_graph(project_copy)
+    assert graph["generate_variant@slow"] == ["finetune@constrained", "prepare@condition"]
+    assert "evaluate_images_variant@slow" in graph["report"]
+
+
 def test_broken_dvc_yaml_is_one_error(project_copy: Path) -> None:
     (project_copy / "dvc.yaml").write_text("stages: {a: {cmd: 'x', outz: [b]}}")
     with pytest.raises(ConfigError, match=r"dvc\.yaml"):
@@ -74,10 +85,12 @@ GROUND_FLOOR = {
     "overlays",
     "image_folder",
     "partial_file",
+    "processes",
 }
 """What changes no outs, or reads and writes them as everything does."""
 ELSEWHERE = {
     "alberti/diffusion/config.py": "its values are params",
+    "alberti/data/fit.py": "its values are params; prepare depends on all of alberti/data",
     "alberti/data/captions.py": "its values are params; prepare depends on all of alberti/data",
     "alberti/diffusion/hashing.py": "keys of checkpoints",
     "alberti/data/manifest.py": "the contract between stages, versioned",
@@ -98,7 +111,7 @@ def test_stages_depend_on_the_modules_that_they_import(project: Path) -> None:
             continue  # it shows what others made
         stage = definition.get("do", definition)
         deps = [dependency for dependency in stage["deps"] if dependency.startswith("alberti")]
-        module = f"stages.{name.removesuffix('_kitti')}"
+        module = f"stages.{name.removesuffix('_kitti').removesuffix('_variant')}"
         code = f"import sys, {module}; print(*(m for m in sys.modules if m.startswith('alberti.')))"
         if name == "finetune":
             code = code.replace("import sys,", "import sys, alberti.diffusion.train,")

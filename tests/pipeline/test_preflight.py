@@ -36,7 +36,8 @@ def test_paper_names_data_and_models_that_are_missing(project_copy: Path) -> Non
     for text in ("datasets/holicity", "prepare.train.root", "datasets/vkitti2", "datasets/kitti", "base.path", "pixelformer"):
         assert text in problems
     assert "eigen_test_files.txt" in problems
-    for name in ("holicity", "vkitti2", "kitti"):
+    assert "synthia_al expected at datasets/synthia_al; set prepare.condition.sources.1.root" in problems
+    for name in ("holicity", "vkitti2", "synthia_al", "kitti"):
         (project_copy / "datasets" / name).mkdir(parents=True)
     (project_copy / "splits").mkdir()
     for split in ("train", "val", "test"):

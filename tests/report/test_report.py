@@ -16,9 +16,9 @@ from alberti.report import ReportInputs, Result, build_report, headline_metrics
 from alberti.report.comparison import Change, paired_change
 from alberti.report.figures import curve_chart, interval_chart
 from alberti.report.gallery import build_gallery, choose_samples, paint_depth
-from alberti.report.inputs import read_table
 from alberti.report.summary import key_figures, sentences
 from alberti.report.tables import DEPTH_METRICS, IMAGE_METRICS, metric_table
+from stages.curves import read_curves
 
 ARMS = ("base", "unconstrained", "constrained")
 DEPTH_ARMS = ("original", "kitti", *ARMS)
@@ -37,7 +37,7 @@ def inputs(workspace: Path) -> ReportInputs:
         condition=Dataset.open(workspace / "data" / "condition"),
         control_arm="unconstrained",
         constrained_arms=("constrained",),
-        curves={"Fine-tuning": {arm: read_table(workspace / "plots" / "finetune" / f"{arm}.csv") for arm in ARMS}},
+        curves={"Fine-tuning": {arm: read_curves(workspace / "plots" / "finetune")[arm] for arm in ARMS}},
         annotation=read_json(metrics / "annotate.json"),
         facts={"profile": "default", "seed": 0, "git revision": None},
         params="seed: 0\n",
@@ -249,3 +249,39 @@ def test_bad_inputs(inputs: ReportInputs, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("name\nx\n")
     with pytest.raises(DataError, match="no column 'id'"):
         Result.read(tmp_path / "a.json")
+
+
+def test_results_over_seeds_are_a_section_of_their_own(inputs: ReportInputs, workspace: Path) -> None:
+    from alberti.report.seeds import SeedResults, summarise_seeds
+
+    results = SeedResults((0, 1), {arm: [result] * 2 for arm, result in inputs.images.items()}, {}, resamples=200)
+    facts = {
+        "seeds": [0, 1],
+        "pictures": 6,
+        "profile": "smoke",
+        "resamples": 200,
+        "extractor": "x",
+        "control_arm": "unconstrained",
+    }
+    picture = next((workspace / "data/condition/images").glob("*.png"))
+    page = build_report(
+        replace(inputs, over_seeds={**facts, **summarise_seeds(results)}, over_seeds_figures=(picture,)),
+        workspace / "report/seeds.html",
+    ).read_text()
+    section = page.split('id="over-seeds"')[1].split("</section>")[0]
+    assert "2 seeds (0, 1), 6 pictures an arm and seed" in section
+    assert "constrained - unconstrained" in section
+    assert section.count("data:image/png;base64") == 1
+    assert 'id="over-seeds"' not in build_report(inputs, workspace / "report/one.html").read_text()
+
+
+def test_a_file_that_is_no_result_over_seeds_is_refused(inputs: ReportInputs, workspace: Path) -> None:
+    with pytest.raises(DataError, match=r"no 'seeds' in them; .*pipeline\.results"):
+        build_report(replace(inputs, over_seeds={"images": {}}), workspace / "report/bad.html")
+
+
+def test_depth_on_other_ground_truth_does_not_share_a_table(inputs: ReportInputs) -> None:
+    other = inputs.depth["dpt"]["base"]
+    mixed = {**inputs.depth["dpt"], "base": replace(other, summary={**other.summary, "ground_truth": "annotated"})}
+    with pytest.raises(DataError, match=r"dpt-original and dpt-base .*ground_truth"):
+        replace(inputs, depth={**inputs.depth, "dpt": mixed})

@@ -80,9 +80,9 @@ def test_experiment_seed_reaches_sections_without_their_own(values: dict) -> Non
     params = check_params(values)
     assert params.arm("constrained").seed == 7
     assert params.arm("other").seed == 9
-    assert params.seeded("generate")["seed"] == 7
+    assert params.sampling("base").seed == 7
     values["generate"]["seed"] = 3
-    assert check_params(values).seeded("generate")["seed"] == 3
+    assert check_params(values).sampling("base").seed == 3
 
 
 @pytest.mark.parametrize(
@@ -136,3 +136,41 @@ def test_values_are_not_changed_by_checking(values: dict) -> None:
     before = copy.deepcopy(values)
     check_params(values)
     assert values == before
+
+
+def test_a_variant_is_an_arm_sampled_in_another_way(values: dict) -> None:
+    values["variants"] = {"slow": {"arm": "constrained", "generate": {"steps": 9}}}
+    params = check_params(values)
+    assert params.picture_arms == ["base", "unconstrained", "constrained", "slow"]
+    assert (params.weights_of("slow"), params.weights_of("constrained")) == ("constrained", "constrained")
+    assert params.sampling("slow").steps == 9
+    assert params.sampling("slow").model_copy(update={"steps": values["generate"]["steps"]}) == params.sampling("constrained")
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"slow": {"arm": "constrianed"}}, "variants.slow.arm: 'constrianed' is not among .*did you mean 'constrained'"),
+        (
+            {"slow": {"arm": "base", "generate": {"stpes": 3}}},
+            "variants.slow.generate.stpes: no such parameter; did you mean 'steps'",
+        ),
+        ({"slow": {"arm": "base", "finetune": {}}}, "variants.slow.finetune: no such parameter"),
+        ({"constrained": {"arm": "base"}}, "variants.constrained: an arm of that name"),
+        ({"kitti": {"arm": "base"}}, "variants.kitti: not a name"),
+    ],
+)
+def test_variants_that_contradict_the_rest_are_refused(values: dict, variants: dict, message: str) -> None:
+    values["variants"] = variants
+    with pytest.raises(ConfigError, match=message):
+        check_params(values)
+
+
+def test_the_default_has_the_paper_s_arms_and_no_variants(project: Path) -> None:
+    params = load_params(project / "params.yaml")
+    assert params.arms == {
+        "base": {"steps": 0},
+        "unconstrained": {"constraint": None},
+        "constrained": {"constraint": "perspective"},
+    }
+    assert params.variants == {}

@@ -12,6 +12,7 @@ import yaml
 
 from alberti.data.manifest import Dataset
 from pipeline.graph import stage_graph
+from stages.curves import read_curves
 
 Stage = Callable[..., tuple[int, str]]
 
@@ -71,7 +72,7 @@ def test_arms_differ_in_the_constraint_only(here: Path, stage: Stage) -> None:
     first = []
     for arm in ("unconstrained", "constrained"):
         assert stage("finetune", "--name", arm)[0] == 0
-        first.append(pd.read_csv(here / f"plots/finetune/{arm}.csv").iloc[0])
+        first.append(read_curves(here / "plots/finetune")[arm].iloc[0])
     assert first[0]["mse"] == first[1]["mse"]
     assert first[1]["loss"] > first[0]["loss"]
 

@@ -1,0 +1,113 @@
+"""Guidance by vanishing points: while a picture is sampled, its edges are turned towards the scene's vanishing points.
+
+At each denoising step of a window the clean latent x0 that the denoiser heads for is decoded, an energy says how many
+of its edges point at no vanishing point, and the noisy latent is moved down that energy's gradient, which runs through
+decoder and denoiser as in diffusion posterior sampling (Chung et al. 2023) and universal guidance (Bansal et al. 2023).
+The energy is our own, :func:`alberti.losses.orientation.stray_energy`; docs/method.md says what other routes gave.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alberti.diffusion.config import VanishingGuidance
+from alberti.diffusion.model import DepthDiffusion
+from alberti.diffusion.objective import predict_x0
+from alberti.errors import ConfigError
+from alberti.losses.orientation import present, stray_energy
+
+Points = Sequence[Sequence[float]] | None
+
+_FLOOR = 0.1
+"""Of the gradient's root mean square: latents with less of it move in proportion, those with more by the same step."""
+
+
+class VanishingGuide:
+    """Turns the edges of pictures in the making towards their vanishing points.
+
+    Args:
+        points: for each picture of the batch its homogeneous vanishing points in pixels; None or empty: the picture is
+            left as it is.
+        steps: denoising steps of the whole run, among which the strength is shared.
+
+    Raises:
+        ConfigError: the model lacks the tiny decoder that is asked for.
+    """
+
+    def __init__(self, model: DepthDiffusion, config: VanishingGuidance, points: Sequence[Points], steps: int):
+        if config.decoder == "tiny" and model.tiny_decoder is None:
+            raise ConfigError(
+                "vanishing_guidance.decoder: 'tiny' needs a model with a tiny_decoder folder; make one with "
+                "`alberti distil-decoder`, or set decoder to 'full'"
+            )
+        self.model, self.config, self.prediction_type = model, config, model.schedule.prediction_type
+        self.step = config.strength / steps
+        batch = stack_points(points).to(model.device)
+        self.rows = present(batch).any(dim=1).nonzero()[:, 0]
+        self.points = batch[self.rows]
+
+    def push(self, denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, alpha_bar: Tensor) -> Tensor | None:
+        """What to add to the latents once the solver has made its step from ``x_t``; None outside of the window.
+
+        Args:
+            denoise: (some rows of x_t, their indices (R,)) -> predictions, with gradients.
+            x_t: (B, C, h, w) float32.
+            alpha_bar: scalar tensor on the CPU, the noise level of ``x_t``.
+
+        Returns:
+            (B, C, h, w), zero for pictures without vanishing points.
+        """
+        if not (len(self.rows) and self.config.alpha_min <= float(alpha_bar) <= self.config.alpha_max):
+            return None
+        level = alpha_bar.to(x_t.device)
+        result = torch.zeros_like(x_t)
+        for start in range(0, len(self.rows), self.config.chunk):
+            part = slice(start, start + self.config.chunk)
+            rows = self.rows[part]
+            with torch.enable_grad():
+                noisy = x_t[rows].detach().requires_grad_()
+                x0 = predict_x0(denoise(noisy, rows), noisy, level, self.prediction_type)
+                energy, _ = stray_energy(self._decode(x0), self.points[part], tolerance=self.config.tolerance)
+                (gradient,) = torch.autograd.grad(energy.sum(), noisy)
+            result[rows] = -self.step * even_step(gradient)
+        return result
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        dtype = next(self.model.vae.parameters()).dtype
+        return self.model.decode(latents.to(dtype), tiny=self.config.decoder == "tiny").float().clamp(0, 1)
+
+
+def even_step(gradient: Tensor) -> Tensor:
+    """g / (|g| + 0.1 rms(g)) for each picture's gradient g: near its sign, but small where the gradient is small."""
+    scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
+    return gradient / (gradient.abs() + _FLOOR * scale)
+
+
+def require_points(points: Iterable[Points]) -> None:
+    """ConfigError unless some picture of all has vanishing points."""
+    if not any(found is not None and any(any(point) for point in found) for found in points):
+        raise ConfigError(
+            "vanishing_guidance: no picture has vanishing points to be guided by; generate from a data set whose manifest "
+            "has them (rendered, or annotated), or leave vanishing_guidance out"
+        )
+
+
+def stack_points(points: Sequence[Points]) -> Tensor:
+    """Lists of homogeneous points of any length -> (B, K, 3) float32 of unit rows, zero rows absent."""
+    width = max((len(rows or ()) for rows in points), default=0)
+    stacked = torch.zeros(len(points), max(width, 1), 3, dtype=torch.float64)
+    for row, found in zip(stacked, points, strict=True):
+        if found is not None and len(found):
+            row[: len(found)] = torch.as_tensor(found, dtype=torch.float64)
+    return F.normalize(stacked, dim=-1).float()
+
+
+def step_alpha_bar(solver: Any, time: Tensor, index: int) -> Tensor:
+    """Share of signal power at step ``index`` of a diffusers solver, whose time is ``time``; a scalar float32 tensor."""
+    if hasattr(solver, "alphas_cumprod"):
+        return solver.alphas_cumprod[int(time)].float().cpu()
+    noise = solver.sigmas[index].double().cpu()
+    return ((1 - noise) ** 2 / ((1 - noise) ** 2 + noise**2)).float()

@@ -1,0 +1,113 @@
+"""Where edges point: the share of a picture's edges that point at no vanishing point, with gradients.
+
+Unlike the perspective loss it compares with no other picture: which windows a facade has is free, but not where their sills
+point. docs/method.md says how it is used, as a constraint and as guidance.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alberti.losses._sweep import GRAY
+
+_DERIVATIVE_SIGMA = 0.7
+"""Pixels. Gaussian derivatives are nearly isotropic, Sobel's 3x3 turn oblique edges."""
+_INTEGRATION_SIGMA = 1.5
+_BORDER = 2
+"""Outermost pixels, whose gradient the replicated border bends."""
+_WEIGHT_POWER = 0.75
+"""Edges count by contrast^1.5, between their energy (strong edges only) and their length (noise in the sky as well)."""
+_KEEP = 10.0
+"""Price of lost edge weight against the stray share."""
+
+
+def stray_energy(image: Tensor, points: Tensor, *, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Share of a picture's edges that point at no vanishing point.
+
+    With J the structure tensor of the gray picture's Gaussian derivatives, blurred by 1.5 pixels, a pixel's edge has the energy
+    E = the difference of J's eigenvalues. For the direction d from the pixel to a vanishing point, s = (d^T J d - smaller
+    eigenvalue) / E = sin^2 of the angle between edge and d. The edge is stray by s / (s + sin^2 tolerance), taken at its best
+    vanishing point, and counts by E^0.75.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        points: (B, K, 3) homogeneous pixels, zero rows absent.
+        tolerance: degrees at which an edge is half stray.
+
+    Returns:
+        Shares (B,) in [0, 1], and edge weights (B,), the sum of E^0.75.
+    """
+    energy, stray = _edges(image, points)
+    score = stray / (stray + math.sin(math.radians(tolerance)) ** 2)
+    score = torch.where(present(points)[:, :, None, None], score, torch.ones_like(score)).amin(dim=1)
+    weight = (energy + 1e-9) ** _WEIGHT_POWER
+    total = weight.sum(dim=(1, 2))
+    return (weight * score).sum(dim=(1, 2)) / total, total
+
+
+def lost_edges(weight: Tensor, reference: Tensor) -> Tensor:
+    """10 max(0, 1 - weight / reference)^2, (B,): what edges cost that a picture of edge weight ``reference`` would have."""
+    return _KEEP * F.relu(1 - weight / reference).square()
+
+
+def present(points: Tensor) -> Tensor:
+    """Which rows (..., 3) are vanishing points, and not zero."""
+    return (points != 0).any(dim=-1)
+
+
+def gray(image: Tensor) -> Tensor:
+    """(B, 3, H, W) RGB -> (B, 1, H, W), ITU-R 601."""
+    return (image * image.new_tensor(GRAY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W) with replicated borders; ``sigma`` in pixels, 0: unchanged."""
+    if sigma == 0:
+        return image
+    radius = max(1, math.ceil(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(image.shape[1], 1, -1)
+    padded = F.pad(image, (radius, radius, radius, radius), mode="replicate")
+    rows = F.conv2d(padded, kernel[:, :, None, :], groups=image.shape[1])
+    return F.conv2d(rows, kernel[:, :, :, None], groups=image.shape[1])
+
+
+def _edges(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Energy (B, H, W) of each pixel's edge, and sin^2 of its angle to each vanishing point (B, K, H, W)."""
+    x, y = _derivatives(gray(image)).unbind(dim=1)
+    xx, xy, yy = blur(torch.stack([x * x, x * y, y * y], dim=1), _INTEGRATION_SIGMA).unbind(dim=1)
+    difference, cross = xx - yy, 2 * xy
+    energy = (difference.square() + cross.square() + 1e-14).sqrt()
+    dx, dy = _directions(points, image.shape[2], image.shape[3]).unbind(dim=2)
+    # With d = (cos a, sin a), d^T J d = (xx + yy + difference cos 2a + cross sin 2a) / 2, and the smaller eigenvalue is
+    # (xx + yy - energy) / 2.
+    along = difference[:, None] * (dx * dx - dy * dy) + cross[:, None] * (2 * dx * dy)
+    return energy, ((along / energy[:, None] + 1) / 2).clamp(min=0)
+
+
+def _derivatives(intensity: Tensor) -> Tensor:
+    """Gaussian derivatives along x and y, zero at the border: (B, 1, H, W) -> (B, 2, H, W) per pixel."""
+    radius = math.ceil(3 * _DERIVATIVE_SIGMA)
+    offsets = torch.arange(-radius, radius + 1, device=intensity.device, dtype=intensity.dtype)
+    smooth = torch.exp(-0.5 * (offsets / _DERIVATIVE_SIGMA) ** 2)
+    smooth, slope = smooth / smooth.sum(), offsets * smooth
+    slope = slope / (slope * offsets).sum()
+    kernels = torch.stack([torch.outer(smooth, slope), torch.outer(slope, smooth)])[:, None]
+    found = F.conv2d(F.pad(intensity, (radius,) * 4, mode="replicate"), kernels)
+    return F.pad(found[:, :, _BORDER:-_BORDER, _BORDER:-_BORDER], (_BORDER,) * 4)
+
+
+def _directions(points: Tensor, height: int, width: int) -> Tensor:
+    """Unit directions in the image from each pixel to each vanishing point: (B, K, 3) -> (B, K, 2, H, W).
+
+    The direction from (px, py) to (x, y, w) is (x - w px, y - w py), up to sign, also for w = 0.
+    """
+    x, y, w = (part[:, :, None, None] for part in points.unbind(dim=-1))
+    columns = torch.arange(width, device=points.device, dtype=points.dtype)
+    rows = torch.arange(height, device=points.device, dtype=points.dtype)[:, None]
+    dx, dy = (x - w * columns).expand(-1, -1, height, -1), (y - w * rows).expand(-1, -1, -1, width)
+    length = torch.hypot(dx, dy).clamp(min=1e-12)
+    return torch.stack([dx / length, dy / length], dim=2)

@@ -1,0 +1,87 @@
+"""The processes of a run that ``torchrun`` or ``accelerate launch`` started; started by hand, a run has one."""
+
+import os
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Others wait while the main process validates, draws pictures or writes a large model.
+_PATIENCE = timedelta(hours=6)
+
+
+def is_launched() -> bool:
+    """Whether a launcher started several processes. ``RANK`` and ``WORLD_SIZE`` alone do not say so: set by hand, they deal out
+    the pictures of a generation among jobs that never talk to each other.
+    """
+    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def rank() -> int:
+    """Place of this process among all, over all machines."""
+    return int(os.environ.get("RANK", "0")) if is_launched() else 0
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes; true where there is one only."""
+    return rank() == 0
+
+
+def join(cpu: bool = False) -> None:
+    """Make the launched processes a group that trains as one, whose members wait hours for each other where need be.
+
+    On CPUs if ``cpu`` or ``ACCELERATE_USE_CPU=true`` says so, or where there is no GPU. Called again, or alone: nothing.
+    """
+    if is_launched() and not _grouped():
+        import torch
+        from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
+
+        # Accelerate, not told so, takes processes without a GPU for so many runs of one process.
+        cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+        PartialState(cpu=cpu, timeout=_PATIENCE)
+
+
+def wait_for_all() -> None:
+    """Wait until every process of the group is here; alone: nothing."""
+    if _grouped():
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def leave() -> None:
+    """Wait for all, then end the group."""
+    if _grouped():
+        import torch.distributed
+
+        wait_for_all()
+        torch.distributed.destroy_process_group()
+
+
+def device() -> "torch.device":
+    """The device of this process among the launched ones; alone: a GPU if there is one."""
+    from accelerate import PartialState
+
+    join()
+    return PartialState().device
+
+
+def share(model: "nn.Module") -> None:
+    """Give the model of every process the main one's weights and buffers, in place."""
+    if _grouped():
+        from accelerate.utils import broadcast
+
+        state = {name: value.to(device()) for name, value in model.state_dict().items()}
+        model.load_state_dict(broadcast(state))
+
+
+def _grouped() -> bool:
+    if "torch" not in sys.modules:  # light stages never load it
+        return False
+    import torch.distributed
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

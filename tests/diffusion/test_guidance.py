@@ -1,0 +1,169 @@
+"""Guidance by vanishing points: the energy's closed form, the step down it, and what sampling does with it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusion.toy import CAPTIONS
+
+from alberti.data.manifest import Dataset
+from alberti.diffusion.base import DepthDiffusion
+from alberti.diffusion.config import SampleConfig, TinyDecoderConfig, VanishingGuidance
+from alberti.diffusion.guidance import VanishingGuide, even_step, stack_points, step_alpha_bar
+from alberti.diffusion.sample import generate, sample_images, solver_of
+from alberti.diffusion.tiny import build_tiny_decoder
+from alberti.errors import ConfigError
+from alberti.losses.orientation import stray_energy
+
+RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
+GUIDANCE = {"strength": 0.3, "alpha_min": 0.0}
+
+
+def test_a_step_is_the_gradients_sign_where_it_is_strong_and_small_where_it_is_weak():
+    gradient = torch.tensor([1.0, -1.0, 0.001, 0.0]).view(1, 1, 2, 2)
+    scale = math.sqrt((1 + 1 + 1e-6) / 4)
+    expected = [1 / (1 + 0.1 * scale), -1 / (1 + 0.1 * scale), 0.001 / (0.001 + 0.1 * scale), 0]
+    torch.testing.assert_close(even_step(gradient).flatten(), torch.tensor(expected))
+    torch.testing.assert_close(even_step(1e-6 * gradient), even_step(gradient))
+    assert not even_step(torch.zeros(1, 1, 2, 2)).any()
+
+
+def test_points_are_stacked_with_zero_rows_for_absent_ones():
+    stacked = stack_points([None, [], [(3.0, 4.0, 0.0)], [(0.0, 2.0, 0.0), (0.0, 0.0, -5.0)]])
+    assert stacked.shape == (4, 2, 3)
+    assert not stacked[:2].any()
+    torch.testing.assert_close(stacked[2], torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(stacked[3], torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0]]))
+
+
+@pytest.fixture(scope="module")
+def model(base_folder) -> DepthDiffusion:
+    return DepthDiffusion.load(base_folder)
+
+
+def _config(guidance: dict | None, **changes) -> SampleConfig:
+    values = {"steps": 3, "batch_size": 4, "guidance_scale": 2.0, "vanishing_guidance": guidance}
+    return SampleConfig.model_validate(values | changes)
+
+
+def _draw(model: DepthDiffusion, toy: Dataset, config: SampleConfig, points: list | None) -> torch.Tensor:
+    samples = toy.samples[:3]
+    depth = torch.from_numpy(np.stack([toy.read_depth(sample) for sample in samples]))
+    return sample_images(model, depth, CAPTIONS, [sample.id for sample in samples], config, points)
+
+
+def _points(toy: Dataset) -> list:
+    return [sample.vanishing_points for sample in toy.samples[:3]]
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_guided_pictures_are_straighter(model, toy, solver, scale):
+    points = _points(toy)
+    plain, guided = (_draw(model, toy, _config(g, solver=solver, guidance_scale=scale), points) for g in (None, GUIDANCE))
+    before, after = (stray_energy(images, stack_points(points), tolerance=4.0)[0] for images in (plain, guided))
+    assert (after < before - 0.005).all()
+    assert after.mean() < before.mean() - 0.02
+
+
+def test_pictures_without_points_keep_their_bits(model, toy):
+    points = _points(toy)
+    plain = _draw(model, toy, _config(None), None)
+    guided = _draw(model, toy, _config(GUIDANCE), [None, points[1], []])
+    assert torch.equal(guided[0], plain[0])
+    assert torch.equal(guided[2], plain[2])
+    assert not torch.equal(guided[1], plain[1])
+    assert torch.equal(_draw(model, toy, _config(GUIDANCE), [None, [], None]), plain)
+
+
+def test_a_window_that_no_step_falls_into_changes_nothing(model, toy):
+    away = GUIDANCE | {"alpha_min": 0.99999}
+    assert torch.equal(_draw(model, toy, _config(away), _points(toy)), _draw(model, toy, _config(None), None))
+
+
+def test_guiding_is_deterministic_and_alone_as_in_a_batch(model, toy):
+    guided = _draw(model, toy, _config(GUIDANCE), _points(toy))
+    assert torch.equal(_draw(model, toy, _config(GUIDANCE), _points(toy)), guided)
+    chunked = _draw(model, toy, _config(GUIDANCE | {"chunk": 1}), _points(toy))
+    # Where a gradient is nearly zero, rounding decides its sign: a few pixels differ, the picture does not.
+    plain = _draw(model, toy, _config(None), None)
+    assert (chunked - guided).abs().mean() < 0.1 * (plain - guided).abs().mean()
+
+
+def test_shards_give_the_same_bytes(model, toy, tmp_path, monkeypatch):
+    config = _config(GUIDANCE, batch_size=2)
+    generate(model, toy, tmp_path / "one", config, device="cpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        generate(model, toy, tmp_path / "two", config, device="cpu")
+    for sample in toy:
+        one, two = (tmp_path / name / "images" / f"{sample.id}.png" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_flow_matching_model_is_guided(base_folder, toy):
+    model = DepthDiffusion.load(base_folder)
+    model.scheduler = FlowMatchEulerDiscreteScheduler()
+    points = _points(toy)
+    plain, guided = (_draw(model, toy, _config(settings), points) for settings in (None, GUIDANCE))
+    assert guided.isfinite().all()
+    assert not torch.equal(plain, guided)
+
+
+def test_the_strength_is_shared_among_the_runs_steps(model):
+    x_t, level = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5)
+    settings = VanishingGuidance(strength=0.6)
+    pushes = [
+        VanishingGuide(model, settings, [[(1.0, 0.0, 0.0)]], steps).push(lambda noisy, rows: 0.1 * noisy, x_t, level)
+        for steps in (2, 20)
+    ]
+    torch.testing.assert_close(pushes[0], 10 * pushes[1])
+    assert 0.2 < pushes[0].abs().max() < 0.3
+
+
+def test_noise_levels_are_those_of_the_solver(model, base_folder):
+    solver = solver_of(model, _config(None, solver="dpm++", steps=4))
+    for index, time in enumerate(solver.timesteps):
+        level = step_alpha_bar(solver, time, index)
+        # DPM-Solver++'s sigma is noise over signal.
+        assert level.item() == pytest.approx(1 / (1 + float(solver.sigmas[index]) ** 2), rel=1e-3)
+    flow = DepthDiffusion.load(base_folder)
+    flow.scheduler = FlowMatchEulerDiscreteScheduler()
+    solver = solver_of(flow, _config(None, steps=4))
+    levels = [step_alpha_bar(solver, time, index).item() for index, time in enumerate(solver.timesteps)]
+    assert levels[0] == 0
+    assert levels == sorted(levels)
+
+
+def test_a_tiny_decoder_guides_if_there_is_one(base_folder, toy):
+    model = DepthDiffusion.load(base_folder)
+    settings = _config(GUIDANCE | {"decoder": "tiny"})
+    with pytest.raises(ConfigError, match="distil-decoder"):
+        _draw(model, toy, settings, _points(toy))
+    model.tiny_decoder = build_tiny_decoder(model, TinyDecoderConfig(width=8, blocks=1))
+    assert _draw(model, toy, settings, _points(toy)).isfinite().all()
+
+
+def test_guidance_without_any_points_is_refused_before_anything_is_made(model, toy, tmp_path):
+    bare = Dataset(toy.folder, toy.info, [sample.model_copy(update={"vanishing_points": None}) for sample in toy])
+    with pytest.raises(ConfigError, match="no picture has vanishing points"):
+        generate(model, bare, tmp_path / "out", _config(GUIDANCE), device="cpu")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="none were given"):
+        _draw(model, toy, _config(GUIDANCE), None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha_min": 0.9, "alpha_max": 0.1}, "must not exceed"),
+        ({"strength": 0}, "strength"),
+        ({"stength": 1}, "stength"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        _config(settings)

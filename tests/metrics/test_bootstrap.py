@@ -1,0 +1,73 @@
+"""Intervals over seeds and images: what they cover, and what pairing buys."""
+
+import numpy as np
+import pytest
+
+from alberti.metrics.bootstrap import bootstrap_interval, crossed_bootstrap
+
+
+def draw(rng: np.random.Generator, seeds: int, images: int, *, of_seed: float, of_image: float, rest: float) -> np.ndarray:
+    """(1, seeds, images) with mean 0."""
+    values = rng.normal(0, of_seed, (1, seeds, 1)) + rng.normal(0, of_image, (1, 1, images))
+    return values + rng.normal(0, rest, (1, seeds, images))
+
+
+def coverage(seeds: int, images: int, trials: int = 250, **spread: float) -> float:
+    rng, hits = np.random.default_rng(0), 0
+    for trial in range(trials):
+        low, high = crossed_bootstrap(draw(rng, seeds, images, **spread), resamples=600, seed=trial).interval()
+        hits += bool(low[0] <= 0 <= high[0])
+    return hits / trials
+
+
+def test_covers_where_images_vary() -> None:
+    assert 0.9 <= coverage(3, 80, of_seed=0.0, of_image=1.0, rest=1.0) <= 1.0
+    assert 0.88 <= coverage(3, 80, of_seed=0.05, of_image=1.0, rest=0.5) <= 1.0
+
+
+def test_covers_less_where_few_seeds_vary_most() -> None:
+    """What the docstring admits: 3 seeds do not show their own spread; 8 nearly do."""
+    assert 0.7 <= coverage(3, 40, of_seed=1.0, of_image=0.3, rest=0.3) <= 0.88
+    assert coverage(8, 40, of_seed=1.0, of_image=0.3, rest=0.3) >= 0.88
+
+
+def test_images_shared_by_seeds_do_not_average_out() -> None:
+    """Three seeds of the same images know no more of the images than one: the interval is not narrower by sqrt(3)."""
+    column = np.random.default_rng(1).normal(size=200)
+    low, high = crossed_bootstrap(np.broadcast_to(column, (1, 3, 200)), seed=2).interval()
+    alone = bootstrap_interval(column, seed=2)
+    assert high[0] - low[0] == pytest.approx(alone[1] - alone[0], rel=0.1)
+
+
+def test_one_seed_is_the_bootstrap_over_images() -> None:
+    values = np.random.default_rng(3).normal(size=(1, 1, 150))
+    low, high = crossed_bootstrap(values).interval()
+    alone = bootstrap_interval(values[0, 0])
+    assert (low[0], high[0]) == pytest.approx(alone, abs=0.02)
+
+
+def test_pairing_matters() -> None:
+    rng = np.random.default_rng(4)
+    hard = rng.normal(0, 1, (1, 3, 300))
+    arms = np.concatenate([hard + rng.normal(0, 0.05, hard.shape), hard + 0.1 + rng.normal(0, 0.05, hard.shape)])
+    crossed = crossed_bootstrap(arms)
+    low, high = crossed.interval(crossed.draws[:, 1] - crossed.draws[:, 0])
+    assert 0 < low < 0.1 < high
+    shuffled = arms.copy()
+    shuffled[1] = shuffled[1][:, rng.permutation(300)]
+    unpaired = crossed_bootstrap(shuffled)
+    low, high = unpaired.interval(unpaired.draws[:, 1] - unpaired.draws[:, 0])
+    assert low < 0 < high
+
+
+def test_same_seed_same_draws() -> None:
+    values = np.random.default_rng(5).normal(size=(2, 3, 20))
+    first, again = (crossed_bootstrap(values, resamples=700).draws for _ in range(2))
+    assert np.array_equal(first, again)
+    assert crossed_bootstrap(values).means == pytest.approx(values.mean((1, 2)))
+
+
+@pytest.mark.parametrize("values", [np.zeros((3, 4)), np.zeros((1, 0, 4)), np.full((1, 2, 2), np.nan)])
+def test_malformed_values_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="values"):
+        crossed_bootstrap(values)

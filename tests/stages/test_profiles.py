@@ -1,0 +1,55 @@
+"""Composing params without Hydra."""
+
+from pathlib import Path
+
+import pytest
+
+from alberti.errors import ConfigError
+from pipeline.profiles import PROFILES, compose
+from stages.params import check_params
+from stages.profiles import compose_plain
+
+EXPERIMENTS = ("trials", "tiny_decoder")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_are_what_hydra_makes_of_them(project: Path, profile: str) -> None:
+    assert compose_plain(project / "conf", profile) == compose(project, profile)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiments_are_what_hydra_makes_of_them(project: Path, experiment: str) -> None:
+    values = compose_plain(project / "conf", "gpu", experiment)
+    assert values == compose(project, "gpu", [f"experiment={experiment}"])
+    check_params(values)
+
+
+def test_every_experiment_is_tested(project: Path) -> None:
+    assert {path.stem for path in (project / "conf/experiment").glob("*.yaml")} == set(EXPERIMENTS)
+
+
+def test_trials_use_depth_maps_of_their_own(project: Path) -> None:
+    """A setting chosen on the trials is reported on other pictures."""
+    trials, final = (compose_plain(project / "conf", "gpu", name)["prepare"] for name in ("trials", None))
+    seeds = {trials["condition"]["scenes"]["seed"], *(final[role]["scenes"]["seed"] for role in final)}
+    assert len(seeds) == 5
+
+
+def test_overrides_are_yaml(project: Path) -> None:
+    overrides = ["finetune.weight=0.5", "arms.strong={constraint: perspective, steps: 3}", "finetune_depth.arms=[base]"]
+    added = ["finetune.weight=0.5", "+arms.strong={constraint: perspective, steps: 3}", "finetune_depth.arms=[base]"]
+    assert compose_plain(project / "conf", "smoke", None, overrides) == compose(project, "smoke", added)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("smok",), "profile 'smok'.*there are default"),
+        (("smoke", "trails"), "experiment 'trails'.*trials"),
+        (("smoke", None, ["seed"]), "KEY=VALUE"),
+        (("smoke", None, ["a=[1"]), "not valid YAML"),
+    ],
+)
+def test_what_is_not_there_is_named(project: Path, arguments: tuple, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose_plain(project / "conf", *arguments)
