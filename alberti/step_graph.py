@@ -32,6 +32,20 @@ class PreparedLoss(Protocol):
         ...
 
 
+def run_prepared(loss: PreparedLoss, model: nn.Module, batch: "Batch") -> tuple[Tensor, dict[str, Tensor]]:
+    """Both parts one after the other: the loss as an ordinary function."""
+    device = next(model.parameters()).device
+    inputs = loss.prepare(batch, device)
+    return loss.compute(model, {name: to_device(value, device) for name, value in inputs.items()})
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy CPU values to ``device``; to a GPU through pinned memory, so that the copy waits for nothing."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 class StepGraph:
     """Runs ``step(inputs)``: the first ``WARM_UP`` times as it is, then captured once and replayed.
 

@@ -11,12 +11,12 @@ from alberti.diffusion.config import BaseConfig, Schedule
 from alberti.diffusion.image_losses import gradient_difference
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import by_noise_level, denoising_loss
-from alberti.diffusion.randomness import chance, normal, streams, timesteps, to_device
+from alberti.diffusion.randomness import chance, normal, streams, timesteps
 from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
-from alberti.step_graph import PreparedLoss
+from alberti.step_graph import run_prepared, to_device
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
@@ -173,7 +173,7 @@ class _VaeLoss:
         return loss, {"l1": l1, "gradient": edges, "kl": divergence}
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return _at_once(self, model, batch)
+        return run_prepared(self, model, batch)
 
 
 class _Encoded:
@@ -270,13 +270,7 @@ class _UNetLoss:
         return loss, {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), t, schedule.num_steps)}
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return _at_once(self, model, batch)
-
-
-def _at_once(loss: PreparedLoss, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    device = next(model.parameters()).device
-    inputs = loss.prepare(batch, device)
-    return loss.compute(model, {name: to_device(value, device) for name, value in inputs.items()})
+        return run_prepared(self, model, batch)
 
 
 @torch.no_grad()

@@ -122,7 +122,7 @@ class FinetuneConfig(_Frozen):
     num_lines: int = Field(default=1000, gt=1)
     decoder: Literal["full", "tiny"] = "full"
     decode_chunk: int = Field(default=0, ge=0)
-    """Images that the decoder holds in memory at once; 0: 2 for the full one, 16 for a tiny one."""
+    """Images that the decoder holds in memory at once; 0: as many as fit in about 12 GiB, see ``ConstraintTerm``."""
     rollout_steps: int = Field(default=0, ge=0)
     """0: the constraint acts on the one-step estimate, as published. Otherwise on pictures that the model samples itself in
     this many steps from the batch's depth maps; ``schedule`` then has no say.
@@ -143,6 +143,10 @@ class FinetuneConfig(_Frozen):
     gradient_checkpointing: bool = False
     channels_last: bool = False
     compile: bool = False
+    cuda_graph: bool = False
+    """On a GPU replay whole training steps as CUDA graphs: small networks else wait for Python. The constraint then decodes all
+    samples of a batch, also those that its schedule leaves out.
+    """
 
     checkpoint_every: int = Field(default=0, ge=0)
     log_every: int = Field(default=10, gt=0)

@@ -1,7 +1,8 @@
 """The constraint's value at a latent estimate, with gradients, at the memory cost of a few decoded images."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
+
+_PIXELS = {"full": 4 * 512**2, "tiny": 16 * 512**2}
+"""Pixels that are decoded at once: with Stable Diffusion's decoder 4 images of 512 x 512 take 12 GiB in bfloat16."""
 
 
 class _ValuesWithGradient(torch.autograd.Function):
@@ -26,8 +30,8 @@ class _ValuesWithGradient(torch.autograd.Function):
         values, gradients = [], []
         for start in range(0, len(latents), chunk):
             part = slice(start, start + chunk)
-            with torch.enable_grad():
-                leaf = latents[part].detach().requires_grad_()
+            leaf = latents[part].detach().requires_grad_()
+            with torch.enable_grad(), _no_search(len(leaf) != chunk):
                 value = function(leaf, part)
                 gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
             values.append(value.detach())
@@ -39,6 +43,17 @@ class _ValuesWithGradient(torch.autograd.Function):
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None, None]:
         (gradients,) = ctx.saved_tensors
         return grad_values.view(-1, 1, 1, 1) * gradients, None, None
+
+
+@contextmanager
+def _no_search(active: bool) -> Iterator[None]:
+    """Without cuDNN's search for the fastest convolution, which it makes for every new batch size and which takes seconds."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and not active
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class _FullDecoder(nn.Module):
@@ -70,7 +85,7 @@ class ConstraintTerm:
         assert config.constraint is not None
         self.constraint: Constraint = constraint_named(config.constraint)
         self.num_lines = config.num_lines
-        self.chunk = config.decode_chunk or (2 if config.decoder == "full" else 16)
+        self.chunk, self._pixels = config.decode_chunk, _PIXELS[config.decoder]
         self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         decoder = _FullDecoder(base.vae) if config.decoder == "full" else copy.deepcopy(base.tiny_decoder.decoder)
         self.decoder = decoder.to(device, self.dtype).eval().requires_grad_(False)
@@ -95,5 +110,6 @@ class ConstraintTerm:
                     decoded.contiguous(), images[part], points[part], alpha_bar[part], num_lines=self.num_lines
                 )
 
-        result: Tensor = _ValuesWithGradient.apply(latents.float(), value, self.chunk)
+        chunk = self.chunk or max(1, self._pixels // (images.shape[-2] * images.shape[-1]))
+        result: Tensor = _ValuesWithGradient.apply(latents.float(), value, chunk)
         return result

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from alberti.diffusion.hashing import module_hash, tokenizer_hash
 from alberti.diffusion.model import DepthDiffusion
-from alberti.diffusion.randomness import to_device
 from alberti.diffusion.sources import DatasetSource
 from alberti.files import atomic_folder, sha256_json, write_json
 from alberti.geometry.camera import flip_homography, transform_vanishing_points
 from alberti.progress import Progress
+from alberti.step_graph import to_device
 
 _BATCH = 16
 

@@ -12,17 +12,11 @@ import torch
 from torch import Tensor
 
 from alberti.seeding import derive_seed
+from alberti.step_graph import to_device
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy CPU values to ``device``; to a GPU through pinned memory, so that the copy waits for nothing."""
-    if device.type != "cuda" or values.device.type != "cpu":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _shifted(value: Tensor, bits: int) -> Tensor:

@@ -18,12 +18,13 @@ from alberti.diffusion.latents import TrainingCache, training_cache
 from alberti.diffusion.lora import add_lora
 from alberti.diffusion.model import Denoiser, DepthDiffusion
 from alberti.diffusion.objective import by_noise_level, constraint_weight, denoising_loss, predict_x0
-from alberti.diffusion.randomness import chance, gaussian, timesteps, to_device
+from alberti.diffusion.randomness import chance, normal, streams, timesteps
 from alberti.diffusion.rollout import Rollout
 from alberti.diffusion.sources import DatasetSource
 from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.images import write_image
+from alberti.step_graph import run_prepared
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
 
 
@@ -119,7 +120,7 @@ def finetune(
 
 
 class Objective:
-    """The loss of one batch: what ``train_loop`` calls."""
+    """The loss of one batch in two parts: what the host decides and reads, and what the device computes."""
 
     def __init__(self, base: DepthDiffusion, cache: TrainingCache, config: FinetuneConfig, term: ConstraintTerm | None):
         self.schedule, self.cache, self.config, self.term = base.schedule, cache, config, term
@@ -127,68 +128,82 @@ class Objective:
         self.rollout = Rollout(base.schedule, steps, config.rollout_gradient_steps) if steps else None
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return run_prepared(self, model, batch)
+
+    def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """See :class:`alberti.step_graph.PreparedLoss`."""
         config, schedule, visits = self.config, self.schedule, batch.visits
-        device = next(model.parameters()).device
         ids = [self.cache.ids[index] for index in batch.indices]
         flipped = chance(config.seed, "flip", ids, visits, 0.5 if config.flip else 0.0)
         dropped = chance(config.seed, "caption", ids, visits, config.caption_dropout)
-        data = self.cache.batch(batch.indices, flipped, dropped, device)
-        shape = self.cache.latent_shape
-        x0 = data.mean + data.deviation * gaussian(config.seed, "latent", ids, visits, shape, device)
-        noise = gaussian(config.seed, "noise", ids, visits, shape, device)
         t = timesteps(config.seed, ids, visits, schedule.num_steps)
-        level = schedule.alpha_bar(t)
-        on_device = to_device(level, device)
-        x_t = schedule.add_noise(x0, noise, on_device)
-        prediction = model(x_t, to_device(schedule.model_timesteps(t), device), data.text, data.condition).float()
-        target = schedule.target(x0, noise, on_device)
-        plain = denoising_loss(prediction, target, on_device, schedule)
+        inputs = {
+            **vars(self.cache.batch(batch.indices, flipped, dropped, device)),
+            **{name: streams(config.seed, name, ids, visits) for name in ("latent", "noise", "rollout")},
+            "t": t,
+            "model_t": schedule.model_timesteps(t),
+            "level": schedule.alpha_bar(t),
+        }
+        return inputs if self.term is None else inputs | self._constrained(batch.indices, flipped, t, device)
+
+    def _constrained(self, indices: list[int], flipped: Tensor, t: Tensor, device: torch.device) -> dict[str, Tensor]:
+        """The samples that the constraint acts on, ``rows`` of the batch, and what it needs of them."""
+        config, points = self.config, self.cache.points(indices, flipped)
+        if self.rollout is None:
+            level = self.schedule.alpha_bar(t)
+            factor = constraint_weight(config.schedule, level, t, t_min=config.t_min, t_max=config.t_max)
+        else:
+            level, factor = torch.ones(len(t)), torch.ones(len(t))
+        weights = config.weight * factor * (points != 0).any(dim=(1, 2))
+        # Decided on the CPU, so that no sample is decoded for nothing and the GPU is not waited for. A captured step decodes
+        # all, for its shapes must not change.
+        rows = torch.arange(len(t)) if config.cuda_graph else (weights > 0).nonzero().flatten()
+        images = self.cache.images([indices[row] for row in rows.tolist()], flipped[rows], device)
+        return {"rows": rows, "images": images, "points": points[rows], "weights": weights[rows], "clean": level[rows]}
+
+    def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (B,) and what is logged of them, from the tensors of ``prepare`` on the model's device."""
+        config, schedule, level, t = self.config, self.schedule, inputs["level"], inputs["t"]
+        shape = self.cache.latent_shape
+        x0 = inputs["mean"] + inputs["deviation"] * normal(inputs["latent"], shape)
+        noise = normal(inputs["noise"], shape)
+        x_t = schedule.add_noise(x0, noise, level)
+        prediction = model(x_t, inputs["model_t"], inputs["text"], inputs["condition"]).float()
+        target = schedule.target(x0, noise, level)
+        plain = denoising_loss(prediction, target, level, schedule)
         loss = plain
         if config.min_snr_gamma is not None:
-            loss = denoising_loss(prediction, target, on_device, schedule, config.min_snr_gamma)
-        bins = to_device(t, device)
-        logged = {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), bins, schedule.num_steps)}
-        if self.term is not None:
-            if self.rollout is None:
-                estimate = predict_x0(prediction, x_t, on_device, schedule.prediction_type)
-            else:
-                start = gaussian(config.seed, "rollout", ids, visits, shape, device)
-                estimate = self.rollout(model, start, data.text, data.condition)
-                t, level = torch.zeros_like(t), torch.ones_like(level)
-            weighted, values = self._constraint(self.term, estimate, t, level, batch.indices, flipped)
-            loss = loss + weighted
-            logged["constraint"] = values
-            if self.rollout is None:
-                logged |= by_noise_level("constraint", values, bins, schedule.num_steps)
-        return loss, logged
+            loss = denoising_loss(prediction, target, level, schedule, config.min_snr_gamma)
+        logged = {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), t, schedule.num_steps)}
+        if self.term is None:
+            return loss, logged
+        if self.rollout is None:
+            estimate = predict_x0(prediction, x_t, level, schedule.prediction_type)
+        else:
+            estimate = self.rollout(model, normal(inputs["rollout"], shape), inputs["text"], inputs["condition"])
+        weighted, values = self._constraint(self.term, estimate, inputs)
+        logged["constraint"] = values
+        if self.rollout is None:
+            logged |= by_noise_level("constraint", values, t, schedule.num_steps)
+        return loss + weighted, logged
 
-    def _constraint(
-        self, term: ConstraintTerm, estimate: Tensor, t: Tensor, level: Tensor, indices: list[int], flipped: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(weighted values, plain values with NaN where none was computed), each (B,)."""
-        config, device = self.config, estimate.device
-        points = self.cache.points(indices, flipped)
-        schedule = config.schedule if self.rollout is None else "all"
-        weights = config.weight * constraint_weight(schedule, level, t, t_min=config.t_min, t_max=config.t_max)
-        # Decided on the CPU, so that no sample is decoded for nothing and the GPU is not waited for.
-        chosen = ((points != 0).any(dim=(1, 2)) & (weights > 0)).nonzero().flatten()
-        logged = torch.full((len(estimate),), torch.nan, device=device)
-        if not len(chosen):
-            return torch.zeros(len(estimate), device=device), logged
-        images = self.cache.images([indices[index] for index in chosen.tolist()], flipped[chosen], device)
-        rows, chosen_points, chosen_level, factor = (
-            to_device(value, device) for value in (chosen, points[chosen], level[chosen], weights[chosen])
-        )
-        values = term(estimate[rows], images, chosen_points, chosen_level)
-        weighted = torch.zeros(len(estimate), device=device).index_add(0, rows, factor * values)
-        return weighted, logged.index_copy(0, rows, values.detach())
+    @staticmethod
+    def _constraint(term: ConstraintTerm, estimate: Tensor, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(weighted values, plain values with NaN where the constraint does not act), each (B,)."""
+        rows, weights = inputs["rows"], inputs["weights"]
+        weighted = torch.zeros(len(estimate), device=estimate.device)
+        logged = torch.full_like(weighted, torch.nan)
+        if not len(rows):
+            return weighted, logged
+        values = term(estimate[rows], inputs["images"], inputs["points"], inputs["clean"])
+        acting = torch.where(weights > 0, values.detach(), torch.nan)
+        return weighted.index_add(0, rows, weights * values), logged.index_copy(0, rows, acting)
 
 
 def _run_key(base: DepthDiffusion, source: DatasetSource, config: FinetuneConfig, run_key: dict[str, Any]) -> dict[str, Any]:
     # How memory is saved and how often something is shown or stored do not change the run.
-    settings = config.model_dump(
-        mode="json", exclude={"checkpoint_every", "validate_every", "validation_samples", "gradient_checkpointing"}
-    )
+    indifferent = {"checkpoint_every", "validate_every", "validation_samples", "gradient_checkpointing", "cuda_graph"}
+    settings = config.model_dump(mode="json", exclude=indifferent)
     points = sha256_json(source.points.astype(np.float64).round(6).tolist())
     return {**run_key, "config": settings, "base": model_hash(base), "data": source.fingerprint, "points": points}
 
@@ -236,6 +251,7 @@ def _loop(config: FinetuneConfig) -> LoopConfig:
         checkpoint_every=config.checkpoint_every,
         log_every=config.log_every,
         seed=config.seed,
+        cuda_graph=config.cuda_graph,
     )
 
 
