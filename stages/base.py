@@ -3,16 +3,19 @@
 import shutil
 from pathlib import Path
 
+import torch
+
 from alberti.data.manifest import Dataset
 from alberti.diffusion.base import train_base
 from alberti.diffusion.model import DepthDiffusion
+from alberti.diffusion.sources import DatasetSource, SceneSource
 from alberti.errors import CheckpointError
 from alberti.files import write_json
 from alberti.processes import is_main
-from stages.common import CHECKPOINTS, hash_folder, out_folder, run_stage, write_provenance
+from stages.common import CHECKPOINTS, device, hash_folder, out_folder, run_stage, write_provenance
 from stages.curves import curves
 from stages.params import BaseParams, Params
-from stages.source_params import in_project
+from stages.source_params import SceneParams, in_project
 
 OUT = Path("models/base")
 
@@ -27,15 +30,21 @@ def base(params: Params, _: str) -> None:
         inputs, seed = {}, params.seed
         if section.source == "train":
             assert section.train is not None
-            dataset = Dataset.open("data/train")
-            inputs, seed = {"data/train": dataset.info.fingerprint}, section.train.seed
-            metrics |= train_base(dataset, out, section.train, checkpoints=CHECKPOINTS / "base")
+            source = _scenes(section.scenes) if section.scenes is not None else DatasetSource(Dataset.open("data/train"))
+            inputs, seed = {"pictures": source.fingerprint}, section.train.seed
+            metrics |= train_base(source, out, section.train, checkpoints=CHECKPOINTS / "base")
             del metrics["history"]
         else:
             inputs = _take(section, out)
         write_provenance(out, {"base": section.model_dump(mode="json")}, inputs, seed)
     if is_main():
         write_json("metrics/base.json", metrics)
+
+
+def _scenes(scenes: SceneParams) -> SceneSource:
+    source = SceneSource(scenes.count, scenes.seed, scenes.library_config(), fresh=False)
+    source.render_all(torch.device(device()))
+    return source
 
 
 def _take(section: BaseParams, out: Path) -> dict[str, str]:

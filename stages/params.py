@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from alberti.diffusion.config import BaseConfig, FinetuneConfig, SampleConfig
 from alberti.errors import ConfigError
 from stages.source_params import ROLES as ROLES
-from stages.source_params import PrepareParams, Section
+from stages.source_params import PrepareParams, SceneParams, Section
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,12 +45,18 @@ class BaseParams(Section):
     id: str | None = None
     revision: str | None = None
     train: BaseConfig | None = None
+    scenes: SceneParams | None = None
+    """Train on these streets, rendered on the training device and kept there, instead of on `data/train`."""
 
     @model_validator(mode="after")
     def _has_what_the_source_needs(self) -> "BaseParams":
         needed = {"pretrained": None, "train": "train", "path": "path", "hub": "id"}[self.source]
         if needed and getattr(self, needed) is None:
             raise ValueError(f"{needed}: needed with source {self.source!r}")
+        if self.train is not None and self.scenes is not None:
+            sizes = [(value.width, value.height) for value in (self.train, self.scenes)]
+            if sizes[0] != sizes[1]:
+                raise ValueError(f"scenes: have {sizes[1]} pixels, train says {sizes[0]}")
         return self
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from alberti.data.fingerprint import FileIndex
 from alberti.data.kitti import KittiHashes, KittiReader, KittiRecord, kitti_samples, read_split, write_kitti
 from alberti.data.manifest import Sample, write_dataset
-from alberti.data.scenes import VELO_TO_CAMERA, SceneConfig, lidar_scan, render_dataset, render_scenes
+from alberti.data.scenes import VELO_TO_CAMERA, lidar_scan, render_dataset, render_scenes
 from alberti.data.sources import Source, evenly, limited, open_source, write_fitted, write_source
 from alberti.errors import ConfigError
 from alberti.files import atomic_folder, write_text
@@ -61,17 +61,16 @@ def _index(out: Path, role: str, section: SourceParams) -> None:
 
 
 def _render(out: Path, role: str, scenes: SceneParams) -> None:
-    count = sum(scenes.splits.values())
+    count = scenes.count
     where = device()
     render_dataset(
-        out, name="streets", role=role, count=count, seed=scenes.seed, config=_config(scenes), device=where,
+        out, name="streets", role=role, count=count, seed=scenes.seed, config=scenes.library_config(), device=where,
         workers=_workers(count) if where == "cpu" else 1,
     )  # fmt: skip
 
 
 def _render_kitti(out: Path, role: str, scenes: SceneParams) -> None:
-    total = sum(scenes.splits.values())
-    write_kitti(out, track(_records(role, scenes), f"rendering {role}", total), velo_to_cam=VELO_TO_CAMERA)
+    write_kitti(out, track(_records(role, scenes), f"rendering {role}", scenes.count), velo_to_cam=VELO_TO_CAMERA)
     reader = KittiReader(out)
     _write_kitti_manifest(out, reader, role, list(scenes.splits), "streets-kitti", ("raw", "depth"))
 
@@ -83,19 +82,15 @@ def _workers(count: int) -> int:
 
 def _records(role: str, scenes: SceneParams) -> Iterator[KittiRecord]:
     jobs = ((split, f"{role}-{split}-{index:06d}", scenes) for split, count in scenes.splits.items() for index in range(count))
-    return ordered_results(_record, jobs, _workers(sum(scenes.splits.values())))
+    return ordered_results(_record, jobs, _workers(scenes.count))
 
 
 def _record(job: tuple[str, str, SceneParams]) -> KittiRecord:
     """One street with its scan, on the CPU: the scan is traced there anyway."""
     split, name, scenes = job
-    (scene,) = render_scenes([name], scenes.seed, _config(scenes))
+    (scene,) = render_scenes([name], scenes.seed, scenes.library_config())
     points = lidar_scan(scene, seed=scenes.seed)
     return KittiRecord(scene.image, scene.camera, split, depth=scene.depth, points=points)
-
-
-def _config(scenes: SceneParams) -> SceneConfig:
-    return SceneConfig(**scenes.model_dump(exclude={"splits", "seed"}))
 
 
 def _index_kitti(out: Path, role: str, section: SourceParams) -> None:

@@ -162,11 +162,13 @@ def _draws_from_seed(unit: Unit, params: Params) -> bool:
 
 
 def _without_spare_deps(unit: Unit, params: Params) -> Unit:
-    """DVC's dependencies are the same for all arms; only some read the annotations, which take long."""
-    spare = unit.module == "finetune" and params.arm(unit.name).vanishing_points != "detected"
-    if not spare:
-        return unit
-    return Unit(**{**vars(unit), "deps": tuple(dep for dep in unit.deps if dep != "data/annotations")})
+    """DVC's dependencies are the same for all settings; only some read the annotations, which take long, or pictures."""
+    spare = set()
+    if unit.module == "finetune" and params.arm(unit.name).vanishing_points != "detected":
+        spare.add("data/annotations")
+    if unit.module == "base" and (params.base.source != "train" or params.base.scenes is not None):
+        spare.add("data/train")
+    return Unit(**{**vars(unit), "deps": tuple(dep for dep in unit.deps if dep not in spare)}) if spare else unit
 
 
 def _arm_of(unit: Unit, names: set[str]) -> str | None:

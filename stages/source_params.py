@@ -2,12 +2,15 @@
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alberti.data.captions import CaptionConfig
 from alberti.data.fit import Fit
+
+if TYPE_CHECKING:
+    from alberti.data.scenes import SceneConfig
 
 ROLES = ("train", "condition", "kitti", "test")
 KITTI_ROLES = ("kitti", "test")
@@ -33,6 +36,16 @@ class SceneParams(Section):
     camera: Literal["street", "kitti"] = "street"
     supersample: int = Field(default=2, ge=1, le=4)
     seed: int
+
+    @property
+    def count(self) -> int:
+        return sum(self.splits.values())
+
+    def library_config(self) -> "SceneConfig":
+        """What the renderer takes; ConfigError for a style that it does not have."""
+        from alberti.data.scenes import SceneConfig
+
+        return SceneConfig(**self.model_dump(exclude={"splits", "seed"}))
 
 
 class NativeSource(Section):

@@ -14,6 +14,7 @@ from torch import Tensor
 from alberti.data.manifest import Dataset
 from alberti.data.transforms import pad_vanishing_points
 from alberti.errors import ConfigError, DataError
+from alberti.progress import Progress
 
 if TYPE_CHECKING:
     from alberti.data.scenes import SceneConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MAX_POINTS = 8
 _IN_MEMORY = 1 << 30
 _CAPTIONED = 512
+_RENDERED = 512
 _READERS = 8
 
 
@@ -167,6 +169,14 @@ class SceneSource:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         count = min(self.count, _CAPTIONED)
         return self._render([self._id(index, 0) for index in range(count)], device, with_images=False)["captions"]
+
+    def render_all(self, device: torch.device) -> None:
+        """Render at once what would be rendered when it is first asked for; not for fresh streets."""
+        with Progress("rendering streets", self.count, "streets") as progress:
+            for start in range(0, self.count, _RENDERED):
+                indices = range(start, min(start + _RENDERED, self.count))
+                self._render_missing(indices, device)
+                progress.advance(len(indices))
 
     def batch(self, indices: Sequence[int], visits: Sequence[int], device: torch.device) -> SourceBatch:
         if self.fresh:

@@ -28,6 +28,7 @@ def commands(project: Path, here: Path) -> list[tuple[str, ...]]:
         name, _, instance = stage.partition("@")
         if name == "finetune_depth_kitti":
             name, instance = "finetune_depth", f"{instance}-kitti"
+        name = name.removesuffix("_variant")
         result.append((name, "--name", instance) if instance else (name,))
     return result
 
@@ -65,6 +66,23 @@ def test_base_arm_is_the_base(here: Path, stage: Stage) -> None:
     weights = Path("unet/diffusion_pytorch_model.safetensors")
     assert (here / "models/finetuned/base" / weights).read_bytes() == (here / "models/base" / weights).read_bytes()
     assert json.loads((here / "metrics/finetune/base.json").read_text())["steps"] == 0
+
+
+def test_base_trained_on_streets_rendered_for_it(here: Path, stage: Stage) -> None:
+    shutil.rmtree(here / "data/train")
+    values = yaml.safe_load((here / "params.yaml").read_text())
+    size = {name: values["base"]["train"][name] for name in ("width", "height")}
+    values["base"] |= {"source": "train", "scenes": {"splits": {"all": 6}, "style": "mixed", "seed": 5, **size}}
+    (here / "params.yaml").write_text(yaml.safe_dump(values))
+    code, stderr = stage("base")
+    assert code == 0, stderr
+    made = json.loads((here / "models/base/provenance.json").read_text())
+    assert "count 6" in made["inputs"]["pictures"]
+    values["base"]["scenes"]["width"] *= 2
+    (here / "params.yaml").write_text(yaml.safe_dump(values))
+    code, stderr = stage("base")
+    assert code == 1
+    assert "base.scenes" in stderr or "pixels" in stderr
 
 
 def test_arms_differ_in_the_constraint_only(here: Path, stage: Stage) -> None:
