@@ -1,7 +1,5 @@
 """Pictures of the model's own making, with gradients, so that a constraint can act on what is really sampled."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -25,29 +23,30 @@ class Rollout:
         self.schedule, self.gradient_steps = schedule, gradient_steps
         count = schedule.num_steps
         self.times = [round(count - index * count / steps) - 1 for index in range(steps)]
+        times = torch.tensor(self.times)
+        # numbers, not tensors: a captured step may copy nothing from the host
+        self._levels = [*schedule.alpha_bar(times).tolist(), 1.0]
+        self._model_times = schedule.model_timesteps(times).tolist()
 
     def __call__(self, model: nn.Module, noise: Tensor, text: Tensor, condition: Tensor) -> Tensor:
         """Clean latents (B, C, h, w) from ``noise`` of that shape, for ``text`` (B, L, D) and ``condition`` (B, 1, h, w)."""
         latents = noise
         first_kept = len(self.times) - self.gradient_steps
-        for index, time in enumerate(self.times):
-            following = self.times[index + 1] if index + 1 < len(self.times) else None
+        for index in range(len(self.times)):
             with torch.set_grad_enabled(index >= first_kept):
-                latents = self._step(model, latents, time, following, text, condition)
+                latents = self._step(model, latents, index, text, condition)
         return latents
 
-    def _step(
-        self, model: nn.Module, latents: Tensor, time: int, following: int | None, text: Tensor, condition: Tensor
-    ) -> Tensor:
-        t = torch.full((len(latents),), time, device=latents.device)
-        level = self.schedule.alpha_bar(t)
-        prediction = model(latents, self.schedule.model_timesteps(t), text, condition).float()
-        x0 = predict_x0(prediction, latents, level, self.schedule.prediction_type)
-        if following is None:
+    def _step(self, model: nn.Module, latents: Tensor, index: int, text: Tensor, condition: Tensor) -> Tensor:
+        times, level, following = (
+            torch.full((len(latents),), values[index], device=latents.device)
+            for values in (self._model_times, self._levels, self._levels[1:])
+        )
+        x0 = predict_x0(model(latents, times, text, condition).float(), latents, level, self.schedule.prediction_type)
+        if index == len(self.times) - 1:
             return x0
         # the noise that x0 leaves in the latents, put back at the next level
-        zero: Any = torch.zeros_like(x0)
-        signal = self.schedule.add_noise(x0, zero, level)
+        zero = torch.zeros_like(x0)
         scale = self.schedule.add_noise(zero, torch.ones_like(x0), level)
-        noise = (latents - signal) / scale
-        return self.schedule.add_noise(x0, noise, self.schedule.alpha_bar(torch.full_like(t, following)))
+        noise = (latents - self.schedule.add_noise(x0, zero, level)) / scale
+        return self.schedule.add_noise(x0, noise, following)

@@ -59,7 +59,8 @@ def present(points: Tensor) -> Tensor:
 
 def gray(image: Tensor) -> Tensor:
     """(B, 3, H, W) RGB -> (B, 1, H, W), ITU-R 601."""
-    return (image * image.new_tensor(GRAY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    red, green, blue = image.split(1, dim=1)
+    return GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:

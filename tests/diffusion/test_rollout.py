@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from pydantic import ValidationError
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import FinetuneConfig, SampleConfig
@@ -70,8 +71,8 @@ def test_gradients_flow_through_the_last_steps_only(base):
     (found,) = torch.autograd.grad(rollout(denoiser, noise, text, condition).square().sum(), weight)
     with torch.no_grad():
         before = noise
-        for time, following in zip(rollout.times[:2], rollout.times[1:], strict=True):
-            before = rollout._step(denoiser, before, time, following, text, condition)
+        for index in range(2):
+            before = rollout._step(denoiser, before, index, text, condition)
     t = torch.full((2,), rollout.times[-1])
     last = predict_x0(denoiser(before, t, text, condition), before, schedule.alpha_bar(t), schedule.prediction_type)
     (expected,) = torch.autograd.grad(last.square().sum(), weight)
@@ -81,6 +82,7 @@ def test_gradients_flow_through_the_last_steps_only(base):
 
 
 def _config(**changes):
+    changes = {"rollout_gradient_steps": 1} | changes if changes.get("rollout_steps") == 0 else changes
     settings = {"steps": 12, "batch_size": 6, "lr": 1e-3, "log_every": 1, "constraint": "orientation", "weight": 1.0}
     return FinetuneConfig(**settings | {"rollout_steps": 3, "rollout_gradient_steps": 2} | changes)
 
@@ -109,6 +111,37 @@ def test_a_captured_step_decodes_all_and_means_the_same(base, toy, points):
     assert shapes[0] < shapes[1] == 6
     torch.testing.assert_close(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1], equal_nan=True)
+
+
+class _Lifts(TorchDispatchMode):
+    """Counts tensors that are made from Python numbers: on a GPU each is a copy from the host, which no graph can capture."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += "lift" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_counter_counts():
+    with _Lifts() as lifts:
+        torch.zeros(2).new_tensor([1.0, 2.0])
+    assert lifts.count == 1
+
+
+@pytest.mark.parametrize("rollout_steps", [0, 3])
+@pytest.mark.parametrize("constraint", [None, "orientation"])  # the perspective loss has kernels of its own on a GPU
+def test_the_device_s_part_of_a_step_takes_nothing_from_the_host(base, toy, points, constraint, rollout_steps):
+    config = _config(constraint=constraint, rollout_steps=rollout_steps, cuda_graph=True, num_lines=60)
+    cache = training_cache(base, DatasetSource(toy, points), None, CPU)
+    term = ConstraintTerm(base, config, CPU) if constraint else None
+    objective = Objective(base, cache, config, term)
+    inputs = objective.prepare(Batch([0, 1], [0, 0], 0), CPU)
+    with _Lifts() as lifts:
+        objective.compute(base.denoiser(), inputs)[0].sum().backward()
+    assert lifts.count == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="captures CUDA work")
