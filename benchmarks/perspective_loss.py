@@ -2,11 +2,12 @@
 
     python benchmarks/perspective_loss.py --device cuda --batch 8
     python benchmarks/perspective_loss.py --device cpu --batch 4 --threads 2
+    python benchmarks/perspective_loss.py --device cuda --batch 8 --tune
 
 Times are of forward + backward over ``n`` calls, each waited for; ``host`` is how long one call keeps Python busy until
 all is launched. ``agreement`` holds loss / plain loss over the points of random and structured images; the plain
 implementation computes in float64. On a GPU, ``definition`` compares the kernels with the form in plain PyTorch, and
-``kernels`` lists what one call runs on the device.
+``kernels`` lists what one call runs on the device. ``--tune`` times each kernel in other forms instead and prints a table.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -233,6 +235,54 @@ class Steps:
         return summary([self._time(graph.replay) for _ in range(repeats)])
 
 
+TILES = [{"BLOCK_Y": y, "BLOCK_X": x, "num_warps": warps} for y, x, warps in ((8, 32, 8), (4, 64, 8), (4, 32, 4), (32, 32, 8))]
+GATHERS = [(4, 8, 1), (8, 8, 1), (8, 8, 2), (4, 16, 2), (8, 16, 4)]
+FORMS: dict[str, tuple[str, list[dict[str, Any]]]] = {  # kernel: the table of its options in _fused, what to try
+    "means_adjoint_kernel": (
+        "_GATHER",
+        [
+            {"BLOCK_Y": y, "BLOCK_X": x, "SCAN": scan, "num_warps": warps}
+            for scan, tiles in ((False, GATHERS), (True, [(4, 8, 1), (8, 8, 1), (8, 16, 4)]))
+            for y, x, warps in tiles
+        ],
+    ),
+    "prepare_kernel": ("_TILE", [{}, *TILES, {"maxnreg": 128}]),
+    "sobel_adjoint_kernel": ("_ADJOINT_TILE", [{}, *TILES[1:], {"BLOCK_Y": 16, "BLOCK_X": 64, "num_warps": 8}]),
+    "means_kernel": (
+        "_WALK",
+        [
+            {"BLOCK_T": t, "BLOCK_N": n, "num_warps": warps}
+            for t, n, warps in ((32, 32, 8), (16, 32, 4), (32, 32, 4), (64, 32, 8), (32, 16, 4), (32, 64, 8), (8, 32, 4))
+        ],
+    ),
+}
+
+
+def tune(steps: Steps, args: argparse.Namespace) -> None:
+    """A line for each form of each kernel: its microseconds a call, and how far the gradient is from PyTorch's form."""
+    from alberti.losses import _fused
+
+    def ours(pred: Tensor, target: Tensor, points: Tensor) -> Tensor:
+        return perspective_loss(pred, target, points, num_lines=args.lines)
+
+    pred, target, points = steps.sets[0]
+    (expected,) = torch.autograd.grad(torch_loss(pred, target, points, num_lines=args.lines).sum(), pred)
+    for kernel, (name, forms) in FORMS.items():
+        table: dict[str, Any] = getattr(_fused, name)
+        default = dict(table)
+        for form in forms:
+            table.update(form)
+            _fused._compiled.clear()
+            (gradient,) = torch.autograd.grad(ours(pred, target, points).sum(), pred)
+            relative = ((gradient - expected).norm() / expected.norm()).item()
+            found = [times["us"] for key, times in steps.kernels(ours, 5).items() if key.startswith(kernel)]
+            microseconds = f"{found[0]:8.1f} us" if found else "       -"  # on the CPU there is nothing to time
+            print(f"{kernel:22s} {microseconds}  gradient off by {relative:.1e}  {table}", flush=True)
+            table.clear()
+            table.update(default)
+    _fused._compiled.clear()
+
+
 def summary(times: list[float]) -> dict[str, float]:
     """Of milliseconds."""
     p90 = sorted(times)[math.ceil(0.9 * len(times)) - 1]
@@ -262,6 +312,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="threads of PyTorch on the CPU")
     parser.add_argument("--repeats", type=int, help="timed calls; 15 on the CPU, 100 on a GPU if not given")
+    parser.add_argument("--tune", action="store_true", help="time other forms of the kernels instead")
     parser.add_argument("--compile", action="store_true", help="time it under torch.compile too")
     args = parser.parse_args()
     if args.threads:
@@ -280,6 +331,9 @@ def main() -> None:
         return plain_loss(pred, target, points, args.lines)
 
     steps = Steps(args)
+    if args.tune:
+        tune(steps, args)
+        return
     cuda = args.device.type == "cuda"
     report = {
         "device": torch.cuda.get_device_name(args.device) if cuda else platform.processor() or platform.machine(),

@@ -103,6 +103,10 @@ class DepthTrainParams(Section):
     mixed_precision: Literal["no", "bf16"] = "no"
     checkpoint_every: int = Field(default=0, ge=0)
     log_every: int = Field(default=10, gt=0)
+    cuda_graph: bool = False
+    """On a GPU replay whole steps as CUDA graphs: small models else wait for Python."""
+    cache_mb: float = Field(default=512.0, ge=0)
+    """Data sets up to this size are decoded once and kept on the device."""
     seed: int | None = None
     """null: the experiment's."""
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -12,35 +11,18 @@ from torch import Tensor
 
 from alberti.data.manifest import Dataset
 from alberti.data.transforms import View, transform
+from alberti.depth.augmentation import Augmentation as Augmentation
+from alberti.depth.augmentation import Change, centre_of, colour_tables, cut, draw_change
+from alberti.depth.resident import Resident, keep_resident, upload
 from alberti.errors import ConfigError, DataError
 from alberti.metrics.depth import kb_window
+from alberti.parallel import core_count
 from alberti.seeding import numpy_generator
 from alberti.training import Batch, global_batch
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How a picture becomes a training sample. Depth, which is along the optical axis, changes under none of these."""
-
-    crop: tuple[int, int]
-    """Height and width that the network sees, at a random place."""
-    height: int | None = None
-    """Resize pictures to this height before, keeping their aspect; None: as they are. Too small ones grow to the crop."""
-    kb_crop: bool = False
-    """Cut KITTI's benchmark crop (352x1216, at the bottom, centred) first."""
-    flip: float = 0.5
-    """Probability of mirroring."""
-    jitter: float = 0.5
-    """Probability of a change of gamma, brightness and colour, each within 10 % (BTS's recipe for KITTI)."""
-    rotate_degrees: float = 0.0
-    """Largest rotation about the principal point, which keeps z as it is."""
-
-    def __post_init__(self) -> None:
-        for name in ("flip", "jitter"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name}: expected a probability, got {getattr(self, name)}")
-        if min(self.crop) < 32:
-            raise ConfigError(f"crop: expected at least 32x32 (height x width), got {self.crop[0]}x{self.crop[1]}")
+_READERS = 8
+_Size = tuple[int, int]
+_Crop = tuple[int, int, int, int]
 
 
 class DepthSamples:
@@ -52,8 +34,9 @@ class DepthSamples:
         if lacking:
             raise DataError(f"{dataset.folder}: {len(lacking)} samples lack an image or depth, such as {lacking[0]!r}")
         self.dataset, self.augmentation = dataset, augmentation
+        self.cache_bytes = int(cache_mb * 2**20)
         self._cache: dict[int, View] = {}
-        self._room = int(cache_mb * 2**20)
+        self._room = self.cache_bytes
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,7 +46,7 @@ class DepthSamples:
         found = self._cache.get(index)
         if found is not None:
             return found
-        view = self._read(index)
+        view = self.read(index)
         assert view.image is not None
         assert view.depth is not None
         size = view.image.nbytes + view.depth.nbytes
@@ -72,56 +55,46 @@ class DepthSamples:
             self._cache[index] = view
         return view
 
-    def _read(self, index: int) -> View:
+    def read(self, index: int) -> View:
+        """The same from the files."""
         sample = self.dataset[index]
         image, depth = self.dataset.read_image(sample), self.dataset.read_depth(sample)
-        view = View(image=image, depth=depth, camera=self.dataset.camera(sample))
-        if self.augmentation.kb_crop:
-            rows, columns = kb_window(view.size[1], view.size[0])
-            view = transform(view, crop=(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start))
-        width, height = view.size
-        wanted = self.augmentation.height or height
-        least = max(wanted / height, self.augmentation.crop[0] / height, self.augmentation.crop[1] / width)
-        size = (max(round(width * least), self.augmentation.crop[1]), round(height * least))
-        return transform(view, size=size)
+        crop, size = self._fit(index)
+        return transform(View(image=image, depth=depth, camera=self.dataset.camera(sample)), crop=crop, size=size)
 
-    def sample(self, index: int, visit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Augmented picture (h, w, 3) float32 in [0, 1] and depth (h, w) metres, from (seed, id, visit)."""
-        options = self.augmentation
+    def _fit(self, index: int) -> tuple[_Crop | None, _Size]:
+        """The part of the file that is taken, and the (width, height) that it gets."""
+        sample, options = self.dataset[index], self.augmentation
+        width, height, crop = sample.width, sample.height, None
+        if options.kb_crop:
+            rows, columns = kb_window(height, width)
+            width, height = columns.stop - columns.start, rows.stop - rows.start
+            crop = (columns.start, rows.start, width, height)
+        wanted = options.height or height
+        least = max(wanted / height, options.crop[0] / height, options.crop[1] / width)
+        return crop, (max(round(width * least), options.crop[1]), round(height * least))
+
+    def size(self, index: int) -> _Size:
+        """(width, height) of :meth:`view`, without reading it."""
+        return self._fit(index)[1]
+
+    def centre(self, index: int) -> tuple[float, float]:
+        """Pixel (x, y) of :meth:`view` about which it is rotated, without reading it."""
+        crop, size = self._fit(index)
+        camera = self.dataset.camera(self.dataset[index])
+        if camera is None:
+            return (size[0] - 1) / 2, (size[1] - 1) / 2
+        return centre_of(transform(View(camera=camera), crop=crop, size=size))
+
+    def change(self, index: int, visit: int, seed: int) -> Change:
+        """What augmentation does at this visit, from (seed, id, visit)."""
         random = numpy_generator(seed, "depth augmentation", self.dataset[index].id, visit)
-        view = self.view(index)
-        if options.rotate_degrees:
-            view = rotate(view, random.uniform(-options.rotate_degrees, options.rotate_degrees))
-        width, height = view.size
-        x0 = int(random.integers(width - options.crop[1] + 1))
-        y0 = int(random.integers(height - options.crop[0] + 1))
-        flip = bool(random.random() < options.flip)
-        view = transform(view, crop=(x0, y0, options.crop[1], options.crop[0]), flip=flip)
-        assert view.image is not None
-        assert view.depth is not None
-        image = view.image.astype(np.float32) / 255
-        return (jitter_colours(image, random) if random.random() < options.jitter else image), view.depth
+        return draw_change(self.augmentation, self.size(index), random)
 
-
-def rotate(view: View, degrees: float) -> View:
-    """Rotate image and depth about the principal point (the middle where it is unknown); what comes in has no depth."""
-    import cv2
-
-    assert view.image is not None
-    assert view.depth is not None
-    width, height = view.size
-    centre = (view.camera.cx, view.camera.cy) if view.camera is not None else ((width - 1) / 2, (height - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(centre, degrees, 1.0)
-    image = cv2.warpAffine(view.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    depth = cv2.warpAffine(view.depth, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=0)
-    return View(image=image, depth=depth)
-
-
-def jitter_colours(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Gamma, brightness and colour balance, each drawn within 10 % of one, of a picture in [0, 1]."""
-    gamma, brightness = random.uniform(0.9, 1.1, size=2)
-    colours = brightness * random.uniform(0.9, 1.1, size=3)
-    return np.clip(image**gamma * colours, 0, 1).astype(np.float32)
+    def sample(self, index: int, visit: int, seed: int) -> tuple[np.ndarray, np.ndarray, Change]:
+        """Picture (h, w, 3) uint8 and depth (h, w) metres of a visit, and what was drawn: the colours are still to change."""
+        change = self.change(index, visit, seed)
+        return *cut(self.view(index), change, self.augmentation.crop), change
 
 
 class Mixture:
@@ -148,18 +121,25 @@ class Mixture:
         count = visit * self._extra + position - len(self.parts[0])
         return self.parts[1], count % len(self.parts[1]), count // len(self.parts[1])
 
-    def sample(self, position: int, visit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, position: int, visit: int, seed: int) -> tuple[np.ndarray, np.ndarray, Change]:
         part, index, own_visit = self.locate(position, visit)
         return part.sample(index, own_visit, seed)
 
 
 class Batches:
-    """Batches of a :class:`Mixture` as tensors; with ``workers`` threads the next step's are read while one is trained on."""
+    """Batches of a :class:`Mixture` as tensors.
 
-    def __init__(self, mixture: Mixture, seed: int, batch_size: int, workers: int = 0):
-        self.mixture, self.seed, self.batch_size = mixture, seed, batch_size
+    With ``resident`` and pictures that fit into the cache, all are read at the first batch and kept on the device, where
+    batches are cut out of them. Otherwise files are read as they come, and with ``workers`` threads the next step's
+    while one is trained on. The batches are the same.
+    """
+
+    def __init__(self, mixture: Mixture, seed: int, batch_size: int, workers: int = 0, *, resident: bool = False):
+        self.mixture, self.seed, self.batch_size, self.workers = mixture, seed, batch_size, workers
+        self._resident = resident
+        self._kept: list[Resident] | None = None
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="depth-data") if workers else None
-        self._pending: dict[tuple[int, int], Future[tuple[np.ndarray, np.ndarray]]] = {}
+        self._pending: dict[tuple[int, int], Future[tuple[np.ndarray, np.ndarray, Change]]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -168,18 +148,50 @@ class Batches:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def load(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images (b, 3, h, w) in [0, 1] and depth (b, h, w) in metres, on ``device``."""
+    def load(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """Inputs of a step: "images" (b, 3, h, w) uint8, their "colours" (b, 3, 256) and "depth" (b, h, w) in metres.
+
+        On ``device``, or on the CPU; :func:`alberti.depth.augmentation.apply_tables` makes images in [0, 1] of the first two.
+        """
         keys = list(zip(batch.indices, batch.visits, strict=True))
+        if self._resident and self._kept is None:
+            self._kept = self._keep(device)
+            self._resident = self._kept is not None
+        images, depth, changes = self._cut(self._kept, keys) if self._kept is not None else self._read(keys, batch)
+        return {"images": images, "colours": colour_tables(changes), "depth": depth}
+
+    def _keep(self, device: torch.device) -> list[Resident] | None:
+        readers = self.workers or min(_READERS, core_count())
+        kept = [keep_resident(part, device, readers) for part in self.mixture.parts]
+        found = [part for part in kept if part is not None]
+        return found if len(found) == len(kept) else None
+
+    def _cut(self, kept: list[Resident], keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor, list[Change]]:
+        located = [self.mixture.locate(*key) for key in keys]
+        changes = [part.change(index, visit, self.seed) for part, index, visit in located]
+        if len(kept) == 1:
+            return *kept[0].cut([index for _, index, _ in located], changes), changes
+        order, images, depth = [], [], []
+        for samples, pixels in zip(self.mixture.parts, kept, strict=True):
+            rows = [row for row, (part, _, _) in enumerate(located) if part is samples]
+            if rows:
+                found = pixels.cut([located[row][1] for row in rows], [changes[row] for row in rows])
+                order += rows
+                images.append(found[0])
+                depth.append(found[1])
+        back = upload(torch.tensor(order).argsort(), images[0].device)
+        return torch.cat(images)[back], torch.cat(depth)[back], changes
+
+    def _read(self, keys: list[tuple[int, int]], batch: Batch) -> tuple[Tensor, Tensor, list[Change]]:
         if self._pool is None:
-            pairs = [self.mixture.sample(*key, self.seed) for key in keys]
+            rows = [self.mixture.sample(*key, self.seed) for key in keys]
         else:
             self._submit(keys)
             self._submit(self._next(batch))
-            pairs = [self._pending.pop(key).result() for key in keys]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2).contiguous()
-        depth = torch.from_numpy(np.stack([depth for _, depth in pairs]))
-        return images.to(device, non_blocking=True), depth.to(device, non_blocking=True)
+            rows = [self._pending.pop(key).result() for key in keys]
+        images = torch.from_numpy(np.stack([image for image, _, _ in rows])).permute(0, 3, 1, 2).contiguous()
+        depth = torch.from_numpy(np.stack([depth for _, depth, _ in rows]))
+        return images, depth, [change for _, _, change in rows]
 
     def _submit(self, keys: list[tuple[int, int]]) -> None:
         assert self._pool is not None

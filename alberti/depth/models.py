@@ -84,7 +84,8 @@ class DepthModel(nn.Module):
             raise ValueError(f"images: expected (B, 3, H, W), got {(*images.shape,)}")
         height, width = images.shape[-2:]
         pixels = (images - self.mean) / self.std
-        pixels = F.pad(pixels, (0, -width % 32, 0, -height % 32), mode="replicate")
+        if height % 32 or width % 32:
+            pixels = F.pad(pixels, (0, -width % 32, 0, -height % 32), mode="replicate")
         return self._run(pixels)[..., :height, :width]
 
     def _run(self, pixels: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
-from alberti.depth.data import Augmentation, Batches, DepthSamples, Mixture, spread
+from alberti.depth.augmentation import Augmentation, apply_tables
+from alberti.depth.data import Batches, DepthSamples, Mixture, spread
 from alberti.depth.models import DepthModel
+from alberti.depth.resident import upload
 from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.training import Batch, LoopConfig, LossFunction, TrainResult, discard_checkpoints, train_loop
+from alberti.training import Batch, LoopConfig, TrainResult, discard_checkpoints, train_loop
 
 
 @dataclass(frozen=True)
 class DepthTrainConfig:
     """How to train a depth model. The loss follows from the model's kind: SILog for metric ones, the
     scale-and-shift-invariant trimmed loss plus ``gradient_weight`` x the gradient loss for relative ones.
+
+    ``loop.cuda_graph`` replays whole steps as one CUDA graph, for small models whose kernels take longer to launch than to run.
     """
 
     loop: LoopConfig
@@ -43,9 +48,9 @@ class DepthTrainConfig:
     """Steps between validations; 0: only at the end. The weights with the least error are kept."""
     validation_images: int = 64
     cache_mb: float = 512.0
-    """Memory for decoded pictures."""
+    """Memory for decoded pictures of each data set. One that fits, and is seen whole, is kept on the device instead."""
     workers: int = 0
-    """Threads that read ahead; 0: none."""
+    """Threads that read ahead where pictures are not kept on the device; 0: none."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_depth < self.max_depth:
@@ -116,16 +121,19 @@ def train_depth(
     mixture = _mixture(dataset, mix, config)
     best = BestWeights(checkpoints / f"best-{sha256_json(key)[:16]}" if checkpoints else None)
 
+    checked = DepthSamples(validation, config.augmentation, config.cache_mb) if validation is not None else None
+
     def on_step(done: int, current: nn.Module) -> None:
         due = config.validate_every and done % config.validate_every == 0
-        if validation is not None and (due or done == config.loop.steps):
+        if checked is not None and (due or done == config.loop.steps):
             assert isinstance(current, DepthModel)
-            best.offer(done, validation_error(current, validation, config), current)
+            best.offer(done, _mean_error(current, checked, config), current)
 
-    with Batches(mixture, config.loop.seed, config.loop.batch_size, config.workers) as batches:
+    seen_whole = config.loop.steps * config.loop.batch_size >= len(mixture)
+    with Batches(mixture, config.loop.seed, config.loop.batch_size, config.workers, resident=seen_whole) as batches:
         result = train_loop(
             model,
-            _loss_function(model, batches, config),
+            DepthLoss(model.kind, batches, config),
             len(mixture),
             config.loop,
             checkpoints=checkpoints,
@@ -157,7 +165,7 @@ def _run_key(
     settings = {
         name: value for name, value in vars(config).items() if name not in ("loop", "augmentation", "cache_mb", "workers")
     }
-    loop = {name: value for name, value in vars(config.loop).items() if name not in ("checkpoint_every", "keep")}
+    loop = {name: value for name, value in vars(config.loop).items() if name not in ("checkpoint_every", "keep", "cuda_graph")}
     data = [None if part is None else part.info.fingerprint for part in (dataset, mix, validation)]
     return {
         "depth": {**settings, "augmentation": vars(config.augmentation), "loop": loop},
@@ -198,16 +206,29 @@ def _check_range(samples: DepthSamples, config: DepthTrainConfig) -> None:
     )
 
 
-def _loss_function(owner: DepthModel, batches: Batches, config: DepthTrainConfig) -> LossFunction:
-    terms = depth_loss_terms(owner.kind, config)
+class DepthLoss:
+    """The loss of a batch in two parts, see :class:`alberti.step_graph.PreparedLoss`, for a model of ``kind``."""
 
-    def loss_fn(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        images, depth = batches.load(batch, owner.mean.device)
-        mask = (depth > config.min_depth) & (depth <= config.max_depth)
-        loss, values = terms(model(images), depth, mask)
+    def __init__(self, kind: str, batches: Batches, config: DepthTrainConfig):
+        self.batches, self.config = batches, config
+        self.terms = depth_loss_terms(kind, config)
+
+    def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """The inputs of :meth:`Batches.load`, whose shapes stay the same."""
+        return self.batches.load(batch, device)
+
+    def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses (b,) and values to log; "empty" counts samples without a pixel to learn from."""
+        depth = inputs["depth"]
+        mask = (depth > self.config.min_depth) & (depth <= self.config.max_depth)
+        loss, values = self.terms(model(apply_tables(inputs["images"], inputs["colours"])), depth, mask)
         return loss, {**values, "empty": (valid_pixels(depth, mask) == 0).float()}
 
-    return loss_fn
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both parts at once, on the model's device."""
+        device = next(model.parameters()).device
+        inputs = self.prepare(batch, device)
+        return self.compute(model, {name: upload(value, device) for name, value in inputs.items()})
 
 
 def depth_loss_terms(
@@ -226,29 +247,44 @@ def depth_loss_terms(
     return metric if kind == "metric" else relative
 
 
-@torch.inference_mode()
 def validation_error(model: DepthModel, dataset: Dataset, config: DepthTrainConfig) -> float:
     """Mean over pictures of |pred - depth| / depth; relative models are aligned by least squares in inverse depth first.
 
     Pictures are whole, at the size of training, without augmentation; at most ``config.validation_images``, evenly spread.
     """
-    samples = DepthSamples(dataset, config.augmentation, cache_mb=0)
+    return _mean_error(model, DepthSamples(dataset, config.augmentation, cache_mb=0), config)
+
+
+@torch.inference_mode()
+def _mean_error(model: DepthModel, samples: DepthSamples, config: DepthTrainConfig) -> float:
     device, training = model.mean.device, model.training
     errors = []
     model.eval()
-    for index in spread(len(samples), config.validation_images):
-        view = samples.view(index)
-        image = torch.from_numpy(view.image).permute(2, 0, 1)[None].float().to(device) / 255
-        depth = torch.from_numpy(view.depth)[None].to(device)
-        mask = (depth > config.min_depth) & (depth <= config.max_depth)
-        if mask.any():
-            errors.append(float(_abs_rel(model(image), depth, mask, model.kind, config)))
+    with _any_shape():
+        for index in spread(len(samples), config.validation_images):
+            view = samples.view(index)
+            image = torch.from_numpy(view.image).permute(2, 0, 1)[None].float().to(device) / 255
+            depth = torch.from_numpy(view.depth)[None].to(device)
+            mask = (depth > config.min_depth) & (depth <= config.max_depth)
+            if mask.any():
+                errors.append(float(_abs_rel(model(image), depth, mask, model.kind, config)))
     model.train(training)
     if not errors:
         raise DataError(
-            f"{dataset.folder}: no validation picture has depth within ({config.min_depth:g}, {config.max_depth:g}] m"
+            f"{samples.dataset.folder}: no validation picture has depth within ({config.min_depth:g}, {config.max_depth:g}] m"
         )
     return sum(errors) / len(errors)
+
+
+@contextmanager
+def _any_shape() -> Iterator[None]:
+    """No search for the fastest convolutions, which pays for a training's one shape and costs seconds for each other one."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _abs_rel(pred: Tensor, depth: Tensor, mask: Tensor, kind: str, config: DepthTrainConfig) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alberti.errors import ConfigError
-from alberti.losses.orientation import blur, gray, lost_edges, present, stray_energy
+from alberti.losses.orientation import blur, edge_change, gray, present, stray_energy
 from alberti.losses.perspective import perspective_loss, perspective_profile
 
 _TOLERANCE = 3.0
@@ -68,7 +68,7 @@ def perspective_matched(
 def orientation(
     decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Tensor, *, num_lines: int = 1000
 ) -> Tensor:
-    """How much more of the estimate's edges than of the true image's point at no vanishing point, and a price for lost ones.
+    """How much more of the estimate's edges than of the true image's point at no vanishing point, and a price for their number.
 
     max(0, E(decoded) - E(image)) with E of :func:`alberti.losses.orientation.stray_energy`. It needs no edge to lie where the
     true image has one. The price counts by ``alpha_bar``: an estimate from noise is a blur and cannot have all edges yet.
@@ -76,7 +76,7 @@ def orientation(
     with torch.no_grad():
         allowed, edges = stray_energy(image, vanishing_points, tolerance=_TOLERANCE)
     found, kept = stray_energy(decoded, vanishing_points, tolerance=_TOLERANCE)
-    excess = F.relu(found - allowed) + alpha_bar * lost_edges(kept, edges)
+    excess = F.relu(found - allowed) + alpha_bar * edge_change(kept, edges)
     return torch.where(present(vanishing_points).any(dim=1), excess, torch.zeros_like(excess))
 
 

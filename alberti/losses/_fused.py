@@ -1,6 +1,5 @@
 """The perspective loss and its profiles on a GPU: what launches the kernels of ``_sweep_triton``, as autograd functions."""
 
-import functools
 from typing import Any
 
 import torch
@@ -11,14 +10,20 @@ from alberti.losses._sweep_triton import (
     means_adjoint_kernel,
     means_kernel,
     prepare_kernel,
+    pull_kernel,
     sobel_adjoint_kernel,
 )
 
-_TILE = {"BLOCK_Y": 32, "BLOCK_X": 32, "num_warps": 8}
-_WALK = {"BLOCK_T": 32, "BLOCK_N": 32, "num_warps": 4}
-_GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "num_warps": 1}  # small: all pixels of a tile wait for the one with most lines
+# One pixel a thread: neighbouring threads load neighbouring addresses, and many programs hide the loads' latency
+_TILE = {"BLOCK_Y": 16, "BLOCK_X": 16, "num_warps": 8, "maxnreg": 64}  # the few programs with lines would take more from all
+_ADJOINT_TILE = {"BLOCK_Y": 8, "BLOCK_X": 32, "num_warps": 8}
+_WALK = {"BLOCK_T": 32, "BLOCK_N": 32, "num_warps": 8}
+_GATHER = {"BLOCK_Y": 4, "BLOCK_X": 8, "SCAN": False, "num_warps": 1}  # a warp: its pixels wait for nobody else's lines
 _LINES_BLOCK = 256  # of float64 work: one line a thread
 _LOSS_BLOCK = 1024
+
+_Shape = tuple[int, int, int, int, int]  # batch, points, lines, height, width
+_compiled: dict[Any, Any] = {}
 
 
 class FusedProfiles(torch.autograd.Function):
@@ -27,17 +32,20 @@ class FusedProfiles(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, num_lines: int, image: Tensor) -> Tensor:
         with torch.cuda.device_of(image):
-            lines, sweeps, means, maps, _ = _forward(points.contiguous(), num_lines, image, None)
+            shape, _, lines, sweeps, means, maps, _ = _forward(points, num_lines, image, None)
         ctx.save_for_backward(lines, sweeps, maps)
-        ctx.dtype = image.dtype
+        ctx.shape, ctx.dtype = shape, image.dtype
         return means
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         lines, sweeps, maps = ctx.saved_tensors
-        with torch.cuda.device_of(maps):
-            return None, None, _backward(lines, sweeps, maps, grad.contiguous(), None, 1.0, ctx.dtype)
+        batch, count, num_lines, _, _ = ctx.shape
+        if count:
+            grid = -(-num_lines // _LOSS_BLOCK), batch * count, 1
+            _launch(pull_kernel, (maps.device, ctx.shape), grid, (lines, _usable(grad), num_lines), {"BLOCK_N": _LOSS_BLOCK})
+        return None, None, _backward(ctx.shape, lines, sweeps, maps, None, 1.0, ctx.dtype)
 
 
 class FusedLoss(torch.autograd.Function):
@@ -45,72 +53,93 @@ class FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, num_lines: int, pred: Tensor, target: Tensor) -> Tensor:
-        points = points.contiguous()
-        batch, count = points.shape[:2]
         with torch.cuda.device_of(pred):
-            lines, sweeps, means, *maps = _forward(points, num_lines, pred, target)
-            weights = torch.empty((batch, count, num_lines), dtype=torch.float32, device=pred.device)
-            losses = torch.empty((batch,), dtype=torch.float32, device=pred.device)
-            loss_kernel[(batch,)](points, means, weights, losses, count, num_lines, BLOCK=_LOSS_BLOCK)
-        needed = [maps[i] if ctx.needs_input_grad[2 + i] else None for i in (0, 1)]
-        ctx.save_for_backward(lines, sweeps, weights, *needed)
-        ctx.dtypes = pred.dtype, target.dtype
+            shape, points, lines, sweeps, means, *maps = _forward(points, num_lines, pred, target)
+            losses = torch.empty(shape[0], dtype=torch.float32, device=pred.device)
+            arguments = (points, means, lines, losses, shape[1], num_lines)
+            _launch(loss_kernel, (pred.device, points.dtype, shape), (shape[0], 1, 1), arguments, {"BLOCK_N": _LOSS_BLOCK})
+        pred_needs, target_needs = ctx.needs_input_grad[2:]
+        ctx.save_for_backward(lines, sweeps, maps[0] if pred_needs else None, maps[1] if target_needs else None)
+        ctx.shape, ctx.dtypes = shape, (pred.dtype, target.dtype)
         return losses
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        lines, sweeps, weights, *all_maps = ctx.saved_tensors
-        with torch.cuda.device_of(grad):
-            results = [
-                None if maps is None else _backward(lines, sweeps, maps, weights, grad, sign, dtype)
-                for maps, sign, dtype in zip(all_maps, (1.0, -1.0), ctx.dtypes, strict=True)
-            ]
+        lines, sweeps, *all_maps = ctx.saved_tensors
+        results = [
+            None if maps is None else _backward(ctx.shape, lines, sweeps, maps, grad, sign, dtype)
+            for maps, sign, dtype in zip(all_maps, (1.0, -1.0), ctx.dtypes, strict=True)
+        ]
         return None, None, *results
 
 
-def _forward(points: Tensor, num_lines: int, first: Tensor, second: Tensor | None) -> tuple[Tensor, ...]:
-    """Lines (B, K, 5, n), sweeps (B, K, 16), means (B or 2 B, K, n) and the maps (B, 4, H, W) of each set of images."""
+def _forward(points: Tensor, num_lines: int, first: Tensor, second: Tensor | None) -> tuple[Any, ...]:
+    """Shape, points, lines (B, K, 4, n), sweeps (B, K, 16), means (1 or 2, B, K, n), maps (B, 2, H W) of both images."""
     batch, _, height, width = first.shape
-    count, sets = points.shape[1], 1 if second is None else 2
-    empty = functools.partial(torch.empty, dtype=torch.float32, device=first.device)
-    lines, sweeps = empty((batch, count, 5, num_lines)), empty((batch, count, 16))
-    means = empty((sets * batch, count, num_lines))
-    first_maps = empty((batch, 4, height, width))
-    second_maps = first_maps if second is None else empty((batch, 4, height, width))
-    first = first.contiguous()
-    second = first if second is None else second.contiguous()
-    jobs = count * -(-num_lines // _LINES_BLOCK) + _tiles(height, width, _TILE)
-    prepare_kernel[(batch, jobs)](
-        points, lines, sweeps, first, second, first_maps, second_maps, count, height, width, num_lines,
-        IMAGES=sets, BLOCK_N=_LINES_BLOCK, **_TILE,
-    )  # fmt: skip
+    count, sets, device = points.shape[1], 1 if second is None else 2, first.device
+    points, first = _usable(points), _usable(first)
+    second = first if second is None else _usable(second)
+    lines = torch.empty((batch, count, 4, num_lines), dtype=torch.int64, device=device)
+    sweeps = torch.empty((batch, count, 16), dtype=torch.float32, device=device)
+    means = torch.empty((sets * batch, count, num_lines), dtype=torch.float32, device=device)
+    first_maps = torch.empty((batch, 2, height * width), dtype=torch.int64, device=device)
+    second_maps = first_maps if sets == 1 else torch.empty_like(first_maps)
+    shape = batch, count, num_lines, height, width
+    jobs = batch * (count * -(-num_lines // _LINES_BLOCK) + _tiles(height, width, _TILE))
+    key = device, points.dtype, first.dtype, second.dtype, shape
+    arguments = points, lines, sweeps, first, second, first_maps, second_maps, batch, count, height, width, num_lines
+    options = {"IMAGES": sets, "BLOCK_N": _LINES_BLOCK, **_TILE}
+    _launch(prepare_kernel, key, (jobs, 1, 1), arguments, options)
     if count:
-        longest = 128 * -(-max(height, width) // 128)  # rounded up so that few sizes compile anew
-        means_kernel[(sets * batch * count, -(-num_lines // _WALK["BLOCK_N"]))](
-            first_maps, second_maps, lines, means, count, height, width, num_lines,
-            IMAGES=sets, LONGEST=longest, **_WALK,
-        )  # fmt: skip
-    return lines, sweeps, means, first_maps, second_maps
+        grid = -(-num_lines // _WALK["BLOCK_N"]), batch * count, 1
+        walked = first_maps, second_maps, lines, means, count, height, width, num_lines
+        _launch(means_kernel, (device, sets, shape), grid, walked, {"IMAGES": sets, **_WALK})
+    return shape, points, lines, sweeps, means, first_maps, second_maps
 
 
 def _backward(
-    lines: Tensor, sweeps: Tensor, maps: Tensor, weights: Tensor, grads: Tensor | None, sign: float, dtype: torch.dtype
+    shape: _Shape, lines: Tensor, sweeps: Tensor, maps: Tensor, grads: Tensor | None, sign: float, dtype: torch.dtype
 ) -> Tensor:
-    """The gradient (B, 3, H, W) by the images of ``maps``, given that by their means.
+    """The gradient (B, 3, H, W) by the images of ``maps``, given the lines' pulls; with grads (B,), times sign grads.
 
-    That is weights (B, K, n), where there are grads (B,) times sign grads. Overwrites the columns in the maps and nothing
-    else, so that it can be called again.
+    Overwrites the columns in the maps and nothing else, so that it can be called again.
     """
-    batch, _, height, width = maps.shape
-    count, num_lines = weights.shape[1:]
-    means_adjoint_kernel[(batch, _tiles(height, width, _GATHER))](
-        maps, lines, sweeps, weights, grads, 0 if grads is None else grads.stride(0), sign, count, height, width, num_lines,
-        **_GATHER,
-    )  # fmt: skip
+    batch, count, num_lines, height, width = shape
+    stride = 0 if grads is None else grads.stride(0)
+    grid = _tiles(height, width, _GATHER), batch, 1
+    radius = ((_GATHER["BLOCK_Y"] - 1) ** 2 + (_GATHER["BLOCK_X"] - 1) ** 2) ** 0.5 / 2
+    arguments = maps, lines, sweeps, grads, stride, sign, count, height, width, num_lines
+    key = maps.device, None if grads is None else grads.dtype, stride, shape  # grads are loaded singly, so need no alignment
+    _launch(means_adjoint_kernel, key, grid, arguments, {**_GATHER, "RADIUS": radius})
     grad_images = torch.empty((batch, 3, height, width), dtype=dtype, device=maps.device)
-    sobel_adjoint_kernel[(batch, _tiles(height, width, _TILE))](maps, grad_images, height, width, **_TILE)
+    grid = _tiles(height, width, _ADJOINT_TILE), batch, 1
+    _launch(sobel_adjoint_kernel, (maps.device, dtype, shape), grid, (maps, grad_images, height, width), _ADJOINT_TILE)
     return grad_images
+
+
+def _launch(
+    kernel: Any, key: tuple[Any, ...], grid: tuple[int, int, int], arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Launches, the second time without Triton's search for the compiled form, which takes longer than the launch.
+
+    ``key`` must tell apart all that the form depends on: device, dtypes, integers. Tensors must be ``_usable``.
+    """
+    known = _compiled.get((id(kernel), key))  # a kernel's own hash is that of its source
+    if known is None:
+        compiled = kernel[grid](*arguments, **options)
+        if compiled is not None:  # None in Triton's interpreter
+            constants = tuple(options[name] for name in kernel.arg_names[len(arguments) :])
+            _compiled[id(kernel), key] = compiled, constants
+    else:
+        compiled, constants = known
+        compiled[grid](*arguments, *constants)
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """Contiguous, and aligned as the kernels are compiled for."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
 def _tiles(height: int, width: int, tile: dict[str, int]) -> int:

@@ -5,14 +5,26 @@ Three kernels forward: lines and Sobel gradients, means along the lines, the los
 means and of the Sobel gradients. One call makes few launches and allocations and nothing waits for the host: for a loss
 of this size they cost more than the kernels' own time. Sums are taken in a fixed order, without atomics.
 
-Tensors, all float32: ``maps`` (B, 4, H W) hold an image's derivatives by x, as rows and as columns of the image, then
-those by y, so that neighbouring lines, steep or flat, read neighbouring addresses. ``lines`` (B, K, 5, n): unit normal x
-and y, intercept, slope, and 1 over the number of samples, negative for flat lines, 0 for an absent point's. ``sweeps``
-(B, K, 16): which lines come near a pixel, see ``_write_sweep``.
+Tensors of pairs, two float32 in an int64, so that one load fetches both: ``maps`` (B, 2, H W) hold an image's derivatives
+by x and y, as rows and as columns of the image, so that neighbouring lines, steep or flat, read neighbouring addresses.
+``lines`` (B, K, 4, n): intercept + 1/2 and slope; the unit normal's x and y; 1 over the number of samples, negative for
+flat lines, 0 for an absent point's; and what ``_write_pull`` puts there for the backward pass. ``sweeps`` (B, K, 16),
+float32: which lines come near a pixel, see ``_write_sweep``.
 """
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def _pack(first, second):
+    low = first.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
+    return (second.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
+
+
+@triton.jit
+def _unpack(pair):
+    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -31,14 +43,19 @@ def _atan2(y, x):
 
 
 @triton.jit
-def _fast_atan2(y, x):
-    """Angle of (x, y), float32, to 1e-6: Abramowitz and Stegun, 4.4.49."""
-    larger, smaller = tl.maximum(tl.abs(x), tl.abs(y)), tl.minimum(tl.abs(x), tl.abs(y))
-    z = smaller / tl.maximum(larger, 1e-37)
+def _fast_atan(z):
+    """Angle of slope z, |z| <= 1, float32, to 1e-6: Abramowitz and Stegun, 4.4.49."""
     q = z * z
     angle = 0.0429096138 + q * (-0.0161657367 + q * 0.0028662257)
     angle = 0.1999355085 + q * (-0.1420889944 + q * (0.1065626393 + q * (-0.0752896400 + q * angle)))
-    angle = z * (1 + q * (-0.3333314528 + q * angle))
+    return z * (1 + q * (-0.3333314528 + q * angle))
+
+
+@triton.jit
+def _fast_atan2(y, x):
+    """Angle of (x, y), float32, to 1e-6."""
+    larger, smaller = tl.maximum(tl.abs(x), tl.abs(y)), tl.minimum(tl.abs(x), tl.abs(y))
+    angle = _fast_atan(smaller / tl.maximum(larger, 1e-37))
     angle = tl.where(tl.abs(y) > tl.abs(x), 1.5707963267948966 - angle, angle)
     angle = tl.where(x < 0, 3.141592653589793 - angle, angle)
     return tl.where(y < 0, -angle, angle)
@@ -108,17 +125,16 @@ def _write_lines(points, lines, sweeps, point, line, height, width, n):
     share = tl.where(present, tl.where(steep, 1 / count, -1 / count), 0.0)
     share = tl.where(intercept == intercept, share, intercept)  # a point that is not finite has no finite share
 
-    out = lines + point.to(tl.int64) * 5 * n + line
-    tl.store(out, (-dy).to(tl.float32), mask)
-    tl.store(out + n, dx.to(tl.float32), mask)
-    tl.store(out + 2 * n, intercept.to(tl.float32), mask)
-    tl.store(out + 3 * n, slope.to(tl.float32), mask)
-    tl.store(out + 4 * n, share.to(tl.float32), mask)
+    out = lines + point.to(tl.int64) * 4 * n + line
+    tl.store(out, _pack(intercept.to(tl.float32) + 0.5, slope.to(tl.float32)), mask)
+    tl.store(out + n, _pack((-dy).to(tl.float32), dx.to(tl.float32)), mask)
+    share = share.to(tl.float32)
+    tl.store(out + 2 * n, _pack(share, share), mask)
 
 
 @triton.jit
 def _write_sweep(sweeps, point, inside, windows, x, y, forward_x, forward_y, rho, first, last, n):
-    """What ``_window`` needs to find the lines near a pixel at (c_x, c_y) from the image's centre.
+    """What ``means_adjoint_kernel`` needs to find the lines near a pixel at (c_x, c_y) from the image's centre.
 
     The pixel's place as the point sees it, in units of 1 / unit pixels: along = s_0 + s_1 c_x + s_2 c_y and
     across = s_3 + s_4 c_x + s_5 c_y, and unit = s_6; the sweep's start s_7, in angles over unit, and the lines per such
@@ -163,7 +179,6 @@ def _tile(tile, height, width, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
 @triton.jit
 def _write_sobel(image, out, y, x, mask, height, width):
     """A tile of one image's gradient, in both layouts."""
-    plane = height * width
     n_w = _gray(image, y - 1, x - 1, height, width, mask)
     n_e = _gray(image, y - 1, x + 1, height, width, mask)
     s_w = _gray(image, y + 1, x - 1, height, width, mask)
@@ -172,10 +187,9 @@ def _write_sobel(image, out, y, x, mask, height, width):
     north, south = _gray(image, y - 1, x, height, width, mask), _gray(image, y + 1, x, height, width, mask)
     by_x = (n_e - n_w) + 2 * (east - west) + (s_e - s_w)
     by_y = (s_w - n_w) + 2 * (south - north) + (s_e - n_e)
-    tl.store(out + y * width + x, by_x, mask)
-    tl.store(out + plane + x * height + y, by_x, mask)
-    tl.store(out + 2 * plane + y * width + x, by_y, mask)
-    tl.store(out + 3 * plane + x * height + y, by_y, mask)
+    gradient = _pack(by_x, by_y)
+    tl.store(out + y * width + x, gradient, mask)
+    tl.store(out + height * width + x * height + y, gradient, mask)
 
 
 @triton.jit
@@ -187,6 +201,7 @@ def prepare_kernel(
     second,
     first_maps,
     second_maps,
+    batch,
     count,
     height,
     width,
@@ -196,20 +211,38 @@ def prepare_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ):
-    """Program (b, j): for small j lines of one of image b's points, else a tile of the gradients of first and second."""
-    image = tl.program_id(0).to(tl.int64)
+    """Program j: for small j lines of a point, which take longest, else a tile of the gradients of first and second."""
     blocks = tl.cdiv(n, BLOCK_N)
-    job = tl.program_id(1)
-    if job < count * blocks:
-        point = tl.program_id(0) * count + job // blocks
+    job = tl.program_id(0)
+    if job < batch * count * blocks:
         line = (job % blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-        _write_lines(points, lines, sweeps, point, line, height, width, n)
+        _write_lines(points, lines, sweeps, job // blocks, line, height, width, n)
     else:
-        y, x, mask = _tile(job - count * blocks, height, width, BLOCK_Y, BLOCK_X)
+        job -= batch * count * blocks
+        tiles = tl.cdiv(height, BLOCK_Y) * tl.cdiv(width, BLOCK_X)
+        image = (job // tiles).to(tl.int64)
+        y, x, mask = _tile(job % tiles, height, width, BLOCK_Y, BLOCK_X)
         plane = height * width
-        _write_sobel(first + image * 3 * plane, first_maps + image * 4 * plane, y, x, mask, height, width)
+        _write_sobel(first + image * 3 * plane, first_maps + image * 2 * plane, y, x, mask, height, width)
         if IMAGES == 2:
-            _write_sobel(second + image * 3 * plane, second_maps + image * 4 * plane, y, x, mask, height, width)
+            _write_sobel(second + image * 3 * plane, second_maps + image * 2 * plane, y, x, mask, height, width)
+
+
+@triton.jit
+def _reach(intercept, slope, rows, columns):
+    """The rows, with some to spare, where 0 <= intercept + slope row < columns; an empty range if there are none."""
+    slope = tl.where(tl.abs(slope) < 1e-6, 1e-6, slope)
+    one_end, other_end = -intercept / slope, (columns.to(tl.float32) - intercept) / slope
+    low = tl.maximum(tl.minimum(one_end, other_end) - 2, 0.0)
+    high = tl.minimum(tl.maximum(one_end, other_end) + 2, rows.to(tl.float32) - 1)
+    some = low <= high  # not if one is not a number
+    return tl.where(some, low, 1e9).to(tl.int32), tl.where(some, high, -1.0).to(tl.int32)
+
+
+@triton.jit
+def _response(pixel, hit, normal_x, normal_y):
+    g_x, g_y = _unpack(tl.load(pixel, hit, other=0))
+    return tl.abs(g_x * normal_x + g_y * normal_y)
 
 
 @triton.jit
@@ -225,46 +258,61 @@ def means_kernel(
     IMAGES: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    LONGEST: tl.constexpr,
 ):
-    """Program (i, j): BLOCK_N neighbouring lines of one point, in one image, walked BLOCK_T samples at a time.
-
-    i counts the points of the first images, then the same points again for the second ones.
-    """
-    points = tl.num_programs(0) // IMAGES
-    point = tl.program_id(0) % points
-    line = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    """Program (j, i): BLOCK_N neighbouring lines of point i, in first and second, walked BLOCK_T samples at a time."""
+    point = tl.program_id(1).to(tl.int64)
+    line = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     mask = line < n
-    at = lines + point.to(tl.int64) * 5 * n + line
-    normal_x = tl.load(at, mask, other=0.0)
-    normal_y = tl.load(at + n, mask, other=0.0)
-    intercept = tl.load(at + 2 * n, mask, other=0.0) + 0.5
-    slope = tl.load(at + 3 * n, mask, other=0.0)
-    share = tl.load(at + 4 * n, mask, other=0.0)
+    at = lines + point * 4 * n + line
+    intercept, slope = _unpack(tl.load(at, mask, other=0))
+    normal_x, normal_y = _unpack(tl.load(at + n, mask, other=0))
+    share, _ = _unpack(tl.load(at + 2 * n, mask, other=0))
     rows = tl.where(share == 0, 0, tl.where(share > 0, height, width))
     columns = tl.where(share > 0, width, height)
+    low, high = _reach(intercept, slope, rows, columns)
     plane = height * width
-    maps = first_maps
-    if tl.program_id(0) >= points:
-        maps = second_maps
-    maps += (point // count).to(tl.int64) * 4 * plane
-    start = tl.where(share > 0, 0, plane)
-    total = tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
-    for t in range(0, LONGEST, BLOCK_T):
+    start = (point // count) * 2 * plane + tl.where(share > 0, 0, plane)
+    first_total, second_total = tl.zeros((BLOCK_T, BLOCK_N), tl.float32), tl.zeros((BLOCK_T, BLOCK_N), tl.float32)
+    for t in range(tl.min(low, axis=0), tl.max(high, axis=0) + 1, BLOCK_T):
         row = t + tl.arange(0, BLOCK_T)[:, None]
         position = intercept[None, :] + slope[None, :] * row.to(tl.float32)
         hit = (row < rows[None, :]) & (position >= 0) & (position < columns[None, :])
-        column = tl.where(hit, position, 0.0).to(tl.int32)
-        pixel = maps + start[None, :] + row * columns[None, :] + column
-        response = tl.load(pixel, hit, other=0.0) * normal_x[None, :]
-        response += tl.load(pixel + 2 * plane, hit, other=0.0) * normal_y[None, :]
-        total += tl.abs(response)
-    tl.store(means + tl.program_id(0).to(tl.int64) * n + line, tl.sum(total, axis=0) * tl.abs(share), mask)
+        pixel = start[None, :] + (row * columns[None, :] + tl.where(hit, position, 0.0).to(tl.int32))
+        first_total += _response(first_maps + pixel, hit, normal_x[None, :], normal_y[None, :])
+        if IMAGES == 2:
+            second_total += _response(second_maps + pixel, hit, normal_x[None, :], normal_y[None, :])
+    out = means + point * n + line
+    tl.store(out, tl.sum(first_total, axis=0) * tl.abs(share), mask)
+    if IMAGES == 2:
+        tl.store(out + tl.num_programs(1).to(tl.int64) * n, tl.sum(second_total, axis=0) * tl.abs(share), mask)
 
 
 @triton.jit
-def loss_kernel(points, means, weights, losses, count, n, BLOCK: tl.constexpr):
-    """Program b: the loss of image b, and ``weights`` (B, K, n), its derivative by the first images' means."""
+def _write_pull(at, n, weight, mask):
+    """A line's pull on the gradients of the pixels that it reads, given the gradient by its mean: |weight| share normal.
+
+    The last bit of x says whether the weight is negative, that of y whether the line is steep: one load fetches all.
+    """
+    share, _ = _unpack(tl.load(at + 2 * n, mask, other=0))
+    normal_x, normal_y = _unpack(tl.load(at + n, mask, other=0))
+    size = tl.abs(weight * share)
+    x = ((size * normal_x).to(tl.int32, bitcast=True) & -2) | (weight < 0).to(tl.int32)
+    y = ((size * normal_y).to(tl.int32, bitcast=True) & -2) | (share > 0).to(tl.int32)
+    tl.store(at + 3 * n, _pack(x, y), mask)
+
+
+@triton.jit
+def pull_kernel(lines, weights, n, BLOCK_N: tl.constexpr):
+    """Program (j, i): the pulls of BLOCK_N lines of point i, given the gradient by their means, (B, K, n)."""
+    point = tl.program_id(1).to(tl.int64)
+    line = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask = line < n
+    _write_pull(lines + point * 4 * n + line, n, tl.load(weights + point * n + line, mask, other=0.0), mask)
+
+
+@triton.jit
+def loss_kernel(points, means, lines, losses, count, n, BLOCK_N: tl.constexpr):
+    """Program b: the loss of image b, and the pulls of its lines by the derivative by the first images' means."""
     image = tl.program_id(0)
     present = 0
     for k in range(0, count):
@@ -273,56 +321,41 @@ def loss_kernel(points, means, weights, losses, count, n, BLOCK: tl.constexpr):
     present = tl.maximum(present, 1).to(tl.float32)
     total = 0.0
     for k in range(0, count):
-        first = (image * count + k).to(tl.int64) * n
+        point = (image * count + k).to(tl.int64)
+        first = means + point * n
         second = first + (tl.num_programs(0) * count).to(tl.int64) * n
-        squares = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, n, BLOCK):
-            line = start + tl.arange(0, BLOCK)
+        squares = tl.zeros((BLOCK_N,), tl.float32)
+        for start in range(0, n, BLOCK_N):
+            line = start + tl.arange(0, BLOCK_N)
             mask = line < n
-            difference = tl.load(means + first + line, mask, other=0.0) - tl.load(means + second + line, mask, other=0.0)
+            difference = tl.load(first + line, mask, other=0.0) - tl.load(second + line, mask, other=0.0)
             squares += difference * difference
         norm = tl.sqrt(tl.sum(squares, axis=0))
         total += norm
         slope = tl.where(norm == 0, 0.0, 1 / (norm * present))
-        for start in range(0, n, BLOCK):
-            line = start + tl.arange(0, BLOCK)
+        for start in range(0, n, BLOCK_N):
+            line = start + tl.arange(0, BLOCK_N)
             mask = line < n
-            difference = tl.load(means + first + line, mask, other=0.0) - tl.load(means + second + line, mask, other=0.0)
-            tl.store(weights + first + line, difference * slope, mask)
+            difference = tl.load(first + line, mask, other=0.0) - tl.load(second + line, mask, other=0.0)
+            _write_pull(lines + point * 4 * n + line, n, difference * slope, mask)
     tl.store(losses + image, total / present)
 
 
 @triton.jit
-def _window(sweep, c_x, c_y):
-    """The lines that may pass within half a pixel's side of pixels: their place, half their number, whether all may.
-
-    A line through the pixel's row or column meets it within 0.5 of its centre, so at most asin(0.5 / distance) away in
-    angle: below 0.51 / distance from a distance of 1.5 on. The rest of 0.55 covers rounding.
-    """
-    along = tl.load(sweep) + tl.load(sweep + 1) * c_x + tl.load(sweep + 2) * c_y
-    across = tl.load(sweep + 3) + tl.load(sweep + 4) * c_x + tl.load(sweep + 5) * c_y
-    unit = tl.load(sweep + 6)
-    distance = tl.sqrt(along * along + across * across)
-    near = distance < 1.5 * unit
-    per_angle = tl.load(sweep + 8)
-    place = (_fast_atan2(across, along) / unit - tl.load(sweep + 7)) * per_angle
-    return place, per_angle * 0.55 / tl.maximum(distance, unit), near
-
-
-@triton.jit
-def _line_at(lines, weights, line, active, y, x, g_x, g_y, n):
+def _pulled(track, pull, active, y, x, g_x, g_y):
     """What a line adds to the gradient by (g_x, g_y) at pixels: nothing unless it reads them."""
-    share = tl.load(lines + 4 * n + line, active, other=0.0)
-    steep = share > 0
-    row, column = tl.where(steep, y, x).to(tl.float32), tl.where(steep, x, y).to(tl.float32)
-    intercept = tl.load(lines + 2 * n + line, active, other=0.0) + 0.5
-    position = intercept + tl.load(lines + 3 * n + line, active, other=0.0) * row
+    intercept, slope = _unpack(track)
+    bits_x, bits_y = pull.to(tl.int32), (pull >> 32).to(tl.int32)
+    steep = (bits_y & 1) != 0
+    row, column = tl.where(steep, y, x), tl.where(steep, x, y)
+    position = intercept + slope * row
     hit = active & (position >= column) & (position < column + 1)
-    normal_x, normal_y = tl.load(lines + line, hit, other=0.0), tl.load(lines + n + line, hit, other=0.0)
-    response = g_x * normal_x + g_y * normal_y
-    weight = tl.load(weights + line, hit, other=0.0) * tl.abs(share)
-    signed = tl.where(response > 0, weight, tl.where(response < 0, -weight, 0.0))
-    return signed * normal_x, signed * normal_y
+    pull_x, pull_y = (bits_x & -2).to(tl.float32, bitcast=True), (bits_y & -2).to(tl.float32, bitcast=True)
+    response = g_x * pull_x + g_y * pull_y
+    response = tl.where((bits_x & 1) != 0, -response, response)
+    sign = tl.where(response > 0, 1.0, tl.where(response < 0, -1.0, 0.0))
+    sign = tl.where(hit, sign, 0.0)
+    return sign * pull_x, sign * pull_y
 
 
 @triton.jit
@@ -330,7 +363,6 @@ def means_adjoint_kernel(
     maps,
     lines,
     sweeps,
-    weights,
     grads,
     grads_stride,
     sign,
@@ -340,75 +372,112 @@ def means_adjoint_kernel(
     n,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
+    RADIUS: tl.constexpr,
+    SCAN: tl.constexpr,
 ):
-    """Program (b, j): to each pixel of a tile the gradients of the lines that read it.
+    """Program (j, b): to each pixel of tile j of image b the pulls of the lines that read it; with grads, times sign grads.
 
-    ``weights`` (B, K, n): the gradient by the means; if there are ``grads`` (B,), times sign grads. The result replaces
-    the columns in the maps: nothing reads these any more.
+    RADIUS: of a tile, in pixels, from its centre. The result replaces the columns in the maps: nothing reads these any
+    more. Lines that reach pixels are neighbours. A line through a pixel's row or column meets it within 0.5 of its
+    centre, so it lies at most asin(0.5 / distance) away in angle: below 0.51 / distance from a distance of 1.5 on; the
+    rest of 0.55 covers rounding. Tiles near the point test all lines. SCAN: all other tiles test each line that reaches
+    any of their pixels, instead of each pixel those that reach itself.
     """
-    image = tl.program_id(0)
-    y, x, mask = _tile(tl.program_id(1), height, width, BLOCK_Y, BLOCK_X)
+    image = tl.program_id(1)
+    y, x, mask = _tile(tl.program_id(0), height, width, BLOCK_Y, BLOCK_X)
     plane = height * width
-    at = maps + image.to(tl.int64) * 4 * plane + y * width + x
-    g_x, g_y = tl.load(at, mask, other=0.0), tl.load(at + 2 * plane, mask, other=0.0)
+    maps += image.to(tl.int64) * 2 * plane
+    g_x, g_y = _unpack(tl.load(maps + y * width + x, mask, other=0))
+    y, x = y.to(tl.float32), x.to(tl.float32)
+    across = tl.cdiv(width, BLOCK_X)
+    tile_x = (tl.program_id(0) % across * BLOCK_X).to(tl.float32) + 0.5 * (BLOCK_X - width)
+    tile_y = (tl.program_id(0) // across * BLOCK_Y).to(tl.float32) + 0.5 * (BLOCK_Y - height)
+    c_x, c_y = x - 0.5 * (width - 1), y - 0.5 * (height - 1)
     last = (n - 1).to(tl.float32)
-    c_x, c_y = x.to(tl.float32) - 0.5 * (width - 1), y.to(tl.float32) - 0.5 * (height - 1)
     sum_x, sum_y = tl.zeros((BLOCK_Y, BLOCK_X), tl.float32), tl.zeros((BLOCK_Y, BLOCK_X), tl.float32)
     for k in range(0, count):
         point = (image * count + k).to(tl.int64)
-        sweep = sweeps + point * 16
-        place, half, near = _window(sweep, c_x, c_y)
-        turn = tl.load(sweep + 9)
-        for j in range(0, tl.load(sweep + 10).to(tl.int32)):
-            centre = place + (j - 1) * turn
-            all_or_none = tl.where(j == 0, last, -1.0)  # a line passes near pixels once, whatever the window
-            low = tl.where(near, 0.0, tl.maximum(tl.ceil(centre - half), 0.0))
-            high = tl.where(near, all_or_none, tl.minimum(tl.floor(centre + half), last))
-            sane = mask & (low <= last) & (high >= 0.0)
-            low, high = tl.where(sane, low, 0.0).to(tl.int32), tl.where(sane, high, -1.0).to(tl.int32)
-            for step in range(0, tl.max(tl.max(high - low, axis=1), axis=0) + 1):
-                line = low + step
-                add_x, add_y = _line_at(lines + point * 5 * n, weights + point * n, line, line <= high, y, x, g_x, g_y, n)
+        sweep, table = sweeps + point * 16, lines + point * 4 * n
+        s_0, s_1, s_2 = tl.load(sweep), tl.load(sweep + 1), tl.load(sweep + 2)
+        s_3, s_4, s_5 = tl.load(sweep + 3), tl.load(sweep + 4), tl.load(sweep + 5)
+        unit, per_angle, turn = tl.load(sweep + 6), tl.load(sweep + 8), tl.load(sweep + 9)
+        windows = tl.load(sweep + 10).to(tl.int32)
+        tile_u, tile_v = s_0 + s_1 * tile_x + s_2 * tile_y, s_3 + s_4 * tile_x + s_5 * tile_y
+        distance = tl.sqrt(tile_u * tile_u + tile_v * tile_v)
+        if (windows > 0) & (distance < (1.5 * RADIUS + 3) * unit):
+            for line in tl.range(0, n, loop_unroll_factor=8):  # their loads wait together, not one after the other
+                add_x, add_y = _pulled(tl.load(table + line), tl.load(table + 3 * n + line), mask, y, x, g_x, g_y)
                 sum_x += add_x
                 sum_y += add_y
+        else:
+            tile_place = (_fast_atan2(tile_v, tile_u) / unit - tl.load(sweep + 7)) * per_angle
+            widest = per_angle * 0.56 / (distance - RADIUS * unit)
+            reach = widest + per_angle * 1.2 * RADIUS / distance
+            steps = tl.minimum(2 * widest, last).to(tl.int32) + 1
+            u, v = s_0 + s_1 * c_x + s_2 * c_y, s_3 + s_4 * c_x + s_5 * c_y
+            half = per_angle * 0.55 / tl.sqrt(u * u + v * v)
+            aside = _fast_atan((tile_u * v - tile_v * u) / (tile_u * u + tile_v * v)) / unit * per_angle
+            for j in range(0, windows):
+                centre = tile_place + (j - 1) * turn
+                if (centre + reach >= 0) & (centre - reach <= last):
+                    if SCAN:
+                        start = tl.maximum(tl.ceil(centre - reach), 0.0).to(tl.int32)
+                        end = tl.minimum(tl.floor(centre + reach), last).to(tl.int32) + 1
+                        for line in range(start, end):
+                            track, pull = tl.load(table + line), tl.load(table + 3 * n + line)
+                            add_x, add_y = _pulled(track, pull, mask, y, x, g_x, g_y)
+                            sum_x += add_x
+                            sum_y += add_y
+                    else:
+                        low = tl.minimum(tl.maximum(tl.ceil(centre + aside - half), 0.0), last + 1).to(tl.int32)
+                        high = tl.maximum(tl.minimum(tl.floor(centre + aside + half), last), -1.0).to(tl.int32)
+                        for step in range(0, steps):
+                            line = low + step
+                            active = mask & (line <= high)
+                            track = tl.load(table + line, active, other=0)
+                            pull = tl.load(table + 3 * n + line, active, other=0)
+                            add_x, add_y = _pulled(track, pull, active, y, x, g_x, g_y)
+                            sum_x += add_x
+                            sum_y += add_y
     if grads is not None:
         scale = tl.load(grads + image * grads_stride) * sign
         sum_x *= scale
         sum_y *= scale
-    tl.store(at + plane, sum_x, mask)
-    tl.store(at + 3 * plane, sum_y, mask)
+    y, x, mask = _tile(tl.program_id(0), height, width, BLOCK_Y, BLOCK_X)
+    tl.store(maps + plane + y * width + x, _pack(sum_x, sum_y), mask)
 
 
 @triton.jit
 def _inside(sums, y, x, height, width, mask):
-    """A sum at pixels that may lie one outside the image: it continues evenly."""
+    """Sums at pixels that may lie one outside the image: they continue evenly."""
     y = tl.minimum(tl.maximum(y, 0), height - 1)
     x = tl.minimum(tl.maximum(x, 0), width - 1)
-    return tl.load(sums + y * width + x, mask, other=0.0)
+    return _unpack(tl.load(sums + y * width + x, mask, other=0))
 
 
 @triton.jit
 def sobel_adjoint_kernel(maps, grad_images, height, width, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
-    """The adjoint of ``_write_sobel``, of what ``means_adjoint_kernel`` left in the maps.
+    """The adjoint of ``_write_sobel``, of what ``means_adjoint_kernel`` left in the maps. Program (j, b): tile j of image b.
 
     Smoothing continues evenly beyond the border, differences change their sign.
     """
-    y, x, mask = _tile(tl.program_id(1), height, width, BLOCK_Y, BLOCK_X)
+    y, x, mask = _tile(tl.program_id(0), height, width, BLOCK_Y, BLOCK_X)
     plane = height * width
-    by_x = maps + (tl.program_id(0).to(tl.int64) * 4 + 1) * plane
-    by_y = by_x + 2 * plane
+    image = tl.program_id(1).to(tl.int64)
+    sums = maps + (image * 2 + 1) * plane
     west_sign, east_sign = tl.where(x == 0, -1.0, 1.0), tl.where(x == width - 1, -1.0, 1.0)
     north_sign, south_sign = tl.where(y == 0, -1.0, 1.0), tl.where(y == height - 1, -1.0, 1.0)
-    west = _inside(by_x, y - 1, x - 1, height, width, mask) + _inside(by_x, y + 1, x - 1, height, width, mask)
-    west += 2 * _inside(by_x, y, x - 1, height, width, mask)
-    east = _inside(by_x, y - 1, x + 1, height, width, mask) + _inside(by_x, y + 1, x + 1, height, width, mask)
-    east += 2 * _inside(by_x, y, x + 1, height, width, mask)
-    north = _inside(by_y, y - 1, x - 1, height, width, mask) + _inside(by_y, y - 1, x + 1, height, width, mask)
-    north += 2 * _inside(by_y, y - 1, x, height, width, mask)
-    south = _inside(by_y, y + 1, x - 1, height, width, mask) + _inside(by_y, y + 1, x + 1, height, width, mask)
-    south += 2 * _inside(by_y, y + 1, x, height, width, mask)
-    gray = west_sign * west - east_sign * east + north_sign * north - south_sign * south
-    out = grad_images + tl.program_id(0).to(tl.int64) * 3 * plane + y * width + x
+    nw_x, nw_y = _inside(sums, y - 1, x - 1, height, width, mask)
+    ne_x, ne_y = _inside(sums, y - 1, x + 1, height, width, mask)
+    sw_x, sw_y = _inside(sums, y + 1, x - 1, height, width, mask)
+    se_x, se_y = _inside(sums, y + 1, x + 1, height, width, mask)
+    west, _ = _inside(sums, y, x - 1, height, width, mask)
+    east, _ = _inside(sums, y, x + 1, height, width, mask)
+    _, north = _inside(sums, y - 1, x, height, width, mask)
+    _, south = _inside(sums, y + 1, x, height, width, mask)
+    gray = west_sign * (nw_x + sw_x + 2 * west) - east_sign * (ne_x + se_x + 2 * east)
+    gray += north_sign * (nw_y + ne_y + 2 * north) - south_sign * (sw_y + se_y + 2 * south)
+    out = grad_images + image * 3 * plane + y * width + x
     tl.store(out, 0.2989 * gray, mask)
     tl.store(out + plane, 0.587 * gray, mask)
     tl.store(out + 2 * plane, 0.114 * gray, mask)

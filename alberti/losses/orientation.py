@@ -20,7 +20,7 @@ _BORDER = 2
 _WEIGHT_POWER = 0.75
 """Edges count by contrast^1.5, between their energy (strong edges only) and their length (noise in the sky as well)."""
 _KEEP = 10.0
-"""Price of lost edge weight against the stray share."""
+"""Price of a changed edge weight against the stray share."""
 
 
 def stray_energy(image: Tensor, points: Tensor, *, tolerance: float) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def stray_energy(image: Tensor, points: Tensor, *, tolerance: float) -> tuple[Te
     Returns:
         Shares (B,) in [0, 1], and edge weights (B,), the sum of E^0.75.
     """
-    energy, stray = _edges(image, points)
+    energy, stray = edges(image, points)
     score = stray / (stray + math.sin(math.radians(tolerance)) ** 2)
     score = torch.where(present(points)[:, :, None, None], score, torch.ones_like(score)).amin(dim=1)
     weight = (energy + 1e-9) ** _WEIGHT_POWER
@@ -47,9 +47,13 @@ def stray_energy(image: Tensor, points: Tensor, *, tolerance: float) -> tuple[Te
     return (weight * score).sum(dim=(1, 2)) / total, total
 
 
-def lost_edges(weight: Tensor, reference: Tensor) -> Tensor:
-    """10 max(0, 1 - weight / reference)^2, (B,): what edges cost that a picture of edge weight ``reference`` would have."""
-    return _KEEP * F.relu(1 - weight / reference).square()
+def edge_change(weight: Tensor, reference: Tensor) -> Tensor:
+    """10 (1 - r)^2 / (1 + r^2) for r = weight / reference, (B,): the price of fewer edges than a picture of edge weight
+    ``reference`` has, or of more; 10 for none, and for any number where there should be none.
+
+    Without it the share falls most easily by wiping stray edges out, or by etching straight ones into walls and sky.
+    """
+    return _KEEP * (reference - weight).square() / (reference.square() + weight.square())
 
 
 def present(points: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     return F.conv2d(rows, kernel[:, :, :, None], groups=image.shape[1])
 
 
-def _edges(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+def edges(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Energy (B, H, W) of each pixel's edge, and sin^2 of its angle to each vanishing point (B, K, H, W)."""
     x, y = _derivatives(gray(image)).unbind(dim=1)
     xx, xy, yy = blur(torch.stack([x * x, x * y, y * y], dim=1), _INTEGRATION_SIGMA).unbind(dim=1)

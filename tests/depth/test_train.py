@@ -4,12 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from alberti.data.manifest import Dataset
 from alberti.depth import Augmentation, DepthModel, DepthTrainConfig, build_depth_model, published_recipe, train_depth
-from alberti.depth.train import BestWeights, depth_loss_terms, validation_error
+from alberti.depth.data import Batches, DepthSamples, Mixture
+from alberti.depth.train import BestWeights, DepthLoss, _run_key, depth_loss_terms, validation_error
 from alberti.errors import ConfigError, DataError
 from alberti.losses.depth import gradient_loss, silog_loss, ssi_trimmed_loss
-from alberti.training import LoopConfig
+from alberti.training import LoopConfig, global_batch
 
 
 def config(steps: int = 4, **changes) -> DepthTrainConfig:
@@ -194,3 +198,81 @@ def test_bf16_trains(make_dataset):
     for name in ("dpt", "pixelformer"):
         result = train_depth(build_depth_model(name, "tiny"), make_dataset(name), options, device="cpu")
         assert np.isfinite(result.history[-1]["loss"])
+
+
+class _Watch(TorchDispatchMode):
+    """Fails where an operation takes or gives a tensor on the host, which a captured step must not."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [value for value in tree_leaves((args, kwargs, out)) if isinstance(value, torch.Tensor)]
+        assert all(value.device.type == "meta" for value in tensors), func
+        return out
+
+
+@pytest.mark.parametrize("alignment", ["median", "least_squares"])
+@pytest.mark.parametrize("name", ["dpt", "pixelformer"])
+def test_the_device_s_part_of_a_step_can_be_captured(name, alignment, make_dataset):
+    """Tensors without values show it: reading one, or a shape that follows from values, raises there."""
+    model, options = build_depth_model(name, "small").train(), config(alignment=alignment)
+    with Batches(Mixture(DepthSamples(make_dataset(), options.augmentation)), 0, 4) as batches:
+        term = DepthLoss(model.kind, batches, options)
+        prepared = term.prepare(global_batch(0, 0, 4, 4), torch.device("cpu"))
+    inputs = {key: value.to("meta") for key, value in prepared.items()}
+    model.to("meta")
+    with _Watch():
+        loss, values = term.compute(model, inputs)
+        loss.mean().backward()
+    assert loss.shape == (4,)
+    assert all(value.shape == (4,) for value in values.values())
+
+
+def _rows(name: str, steps: int, device: str, dataset, **loop) -> list[dict[str, float]]:
+    options = config(steps, validate_every=2)
+    options = replace(options, loop=replace(options.loop, log_every=1, **loop))
+    result = train_depth(build_depth_model(name, "tiny"), dataset, options, validation=dataset, device=device)
+    return [*result.history, *result.validation]
+
+
+def test_on_a_cpu_nothing_is_captured(make_dataset):
+    dataset = make_dataset()
+    plain, asked = (_rows("pixelformer", 4, "cpu", dataset, cuda_graph=captured) for captured in (False, True))
+    assert plain == asked
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures CUDA work")
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("name", ["dpt", "pixelformer"])
+def test_a_captured_training_with_validation_between_steps_is_the_same_training(name, precision, make_dataset):
+    dataset = make_dataset(count=8)
+    options = {"mixed_precision": precision}
+    plain, captured = (_rows(name, 12, "cuda", dataset, cuda_graph=graph, **options) for graph in (False, True))
+    for before, after in zip(plain, captured, strict=True):
+        assert after == pytest.approx(before, rel=0.05, abs=1e-3)
+
+
+def test_how_steps_are_launched_and_data_are_read_does_not_make_another_run(make_dataset):
+    dataset, model, options = make_dataset(), build_depth_model("pixelformer", "tiny"), config()
+    other = replace(options, cache_mb=1.0, workers=2, loop=replace(options.loop, cuda_graph=True, checkpoint_every=2))
+    keys = [_run_key(model, dataset, None, None, each, None) for each in (options, other)]
+    assert keys[0] == keys[1]
+
+
+def test_pictures_in_memory_and_on_disk_train_the_same(make_dataset):
+    """Also when the cache decides, and when threads read ahead."""
+    dataset, weights = make_dataset(), []
+    for changes in ({}, {"cache_mb": 0.0}, {"cache_mb": 0.0, "workers": 2}):
+        result = train_depth(build_depth_model("pixelformer", "tiny"), dataset, config(2, **changes), device="cpu")
+        weights.append(result.model)
+    assert same_weights(weights[0], weights[1])
+    assert same_weights(weights[0], weights[2])
+
+
+def test_a_run_too_short_to_see_all_pictures_does_not_read_them_all(make_dataset, monkeypatch):
+    dataset, read = make_dataset(count=12), set()
+    read_image = Dataset.read_image
+    monkeypatch.setattr(Dataset, "read_image", lambda self, sample: read.add(sample.id) or read_image(self, sample))
+    train_depth(build_depth_model("pixelformer", "tiny"), dataset, config(1), device="cpu")
+    assert len(read) < 12
+    train_depth(build_depth_model("pixelformer", "tiny"), dataset, config(3), device="cpu")
+    assert len(read) == 12

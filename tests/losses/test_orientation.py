@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alberti.losses.orientation import lost_edges, stray_energy
+from alberti.losses.orientation import edge_change, stray_energy
 
 WIDTH = 64
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -53,13 +53,15 @@ def test_the_gradient_turns_edges_and_is_the_numerical_one():
     assert turned.sum() < 0
 
 
-def test_lost_edges_have_a_price_and_gained_ones_none():
+def test_lost_and_gained_edges_have_a_price():
     image = _stripes(0.0)
     _, weight = stray_energy(image, RIGHT, tolerance=2.0)
     _, faint = stray_energy(0.5 + 0.5 * (image - 0.5), RIGHT, tolerance=2.0)
     # Half the contrast: a quarter of the energy, 0.25^0.75 of the weight.
-    assert lost_edges(faint, weight).item() == pytest.approx(10 * (1 - 0.25**0.75) ** 2, rel=1e-2)
-    assert lost_edges(weight, faint).item() == 0
+    ratio = 0.25**0.75
+    assert edge_change(faint, weight).item() == pytest.approx(10 * (1 - ratio) ** 2 / (1 + ratio**2), rel=1e-2)
+    assert edge_change(weight, weight).item() == 0
+    assert edge_change(weight, faint).item() == pytest.approx(edge_change(faint, weight).item())
 
 
 def test_rays_towards_a_finite_point_are_not_stray():

@@ -293,20 +293,23 @@ from alberti.losses._fused import FusedLoss, FusedProfiles
 from alberti.losses.perspective import torch_loss, torch_profiles
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-if device == "cpu":
-    _fused._GATHER.update(BLOCK_Y=32, BLOCK_X=64)  # few programs, which the interpreter runs one by one
+exact = torch.float64 if device == "cuda" else torch.float32
 generator = torch.Generator().manual_seed(0)
 points = torch.tensor({points}).repeat(2, 1, 1).to(device)
 points[1, 2:4] = 0
-
-
 LINES = 44  # 43 steps, so that no line of these points passes exactly between pixels or at 45 degrees
 
 
+def reference(function, points, *images):
+    found = function(points.cpu().to(exact), *(image.cpu().to(exact) for image in images))
+    return found.to(device, torch.float32)
+
+
 def agree(got, expected):
-    # on a GPU one of these 30000 samples may still round to its other neighbour, which moves a 150th of the norm
+    # a sample that rounds to another pixel changes 1 of 1500 values of the profiles, or 54 of 5000 of the gradient
+    differs = (got - expected).abs() > 1e-4 * expected.abs().max()
     assert (got - expected).abs().median() < 1e-5
-    assert (got - expected).norm() < 0.02 * expected.norm()
+    assert differs.double().mean() < 0.03, differs.double().mean()
 
 
 def gradients(loss, leaves, times=1):
@@ -315,13 +318,18 @@ def gradients(loss, leaves, times=1):
     return found
 
 
-for height, width in ((22, 37), (40, 19)):
+everything = list(range(points.shape[1]))
+for height, width, tile, which in (40, 19, (8, 8), [5, 14, 15]), (22, 37, (32, 64), everything), (40, 19, (64, 32), everything):
+    if device == "cpu":  # small tiles for points in and beside the image, else one: the interpreter runs programs one by one
+        for table in (_fused._GATHER, _fused._TILE, _fused._ADJOINT_TILE):
+            table.update(BLOCK_Y=tile[0], BLOCK_X=tile[1])
+    chosen = points[:, which]
     pred, target = torch.rand(2, 2, 3, height, width, generator=generator).to(device)
     pred.requires_grad_()
-    profiles = FusedProfiles.apply(points, LINES, pred)
-    (expected,) = torch_profiles(points, LINES, pred)
+    profiles = FusedProfiles.apply(chosen, LINES, pred)
+    expected = reference(lambda points, image: torch_profiles(points, LINES, image)[0], chosen, pred)
     agree(profiles, expected)
-    assert (profiles[1, 2:4] == 0).all()
+    assert (profiles[(chosen == 0).all(dim=-1)] == 0).all()
     weight = torch.randn(profiles.shape, generator=generator).to(device)
     (gradient,) = gradients((profiles * weight).sum(), [pred])
     agree(gradient, gradients((expected * weight).sum(), [pred])[0])
@@ -333,8 +341,9 @@ few = points[:, 3:6]
 weight = torch.tensor([2.0, -0.5], device=device)
 for target_needs, pred_needs in ((False, True), (True, True), (True, False)):
     leaves = [leaf for leaf in (pred.requires_grad_(pred_needs), target.requires_grad_(target_needs)) if leaf.requires_grad]
-    losses, expected = FusedLoss.apply(few, LINES, pred, target), torch_loss(pred, target, few, num_lines=LINES)
-    torch.testing.assert_close(losses, expected, rtol=1e-3, atol=0)
+    losses = FusedLoss.apply(few, LINES, pred, target)
+    expected = reference(lambda points, *images: torch_loss(*images, points, num_lines=LINES), few, pred, target)
+    torch.testing.assert_close(losses, expected, rtol=5e-3, atol=0)
     found = gradients((losses * weight).sum(), leaves)
     for pair in zip(found, gradients((expected * weight).sum(), leaves), strict=True):
         agree(*pair)
@@ -374,12 +383,22 @@ print("agreed")
 
 
 def test_fused_kernels_agree_with_the_definition():
-    """Runs on the GPU where there is one, else in Triton's interpreter, which must be chosen before Triton is imported."""
+    """Runs on the GPU where there is one, else in Triton's interpreter, which must be chosen before Triton is imported.
+
+    A position is one multiplication and one addition, which a GPU fuses and a CPU rounds twice: where a line passes
+    exactly between two pixels, they may choose either. Such points are for the interpreter alone, which rounds as the
+    CPU does. Points moved by irrational amounts have no ties; the GPU's float32 is held to the definition in float64
+    there, and since a position is off by up to 1e-5 pixels, about one of 50000 samples may still differ: a share is
+    counted. Euler's identity holds for either choice, so it fails if the gradient of any sample is lost.
+    """
     pytest.importorskip("triton")
     points = [*FINITE, (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, -1.0, 0.0), (7.0, 7.0, -1.0), (-3e7, 20.0, 1.0)]
     points += [(9.5, -0.01, 1.0), (-0.001, 10.0, 1.0), (10.0, -1.1, 1.0)]  # lines reach pixels behind such points
     environment = dict(os.environ, OMP_NUM_THREADS="1")
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        moved = (2**0.5 / 1e3, -(3**0.5) / 1e3)
+        points = [tuple(p + m * any(point) for p, m in zip(point, (*moved, 0.0), strict=True)) for point in points]
+    else:
         environment["TRITON_INTERPRET"] = "1"
     script = FUSED_AGREEMENT.format(points=[points])
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)

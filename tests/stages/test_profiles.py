@@ -9,7 +9,7 @@ from pipeline.profiles import PROFILES, compose
 from stages.params import check_params
 from stages.profiles import compose_plain
 
-EXPERIMENTS = ("trials", "tiny_decoder")
+EXPERIMENTS = ("base", "tiny_decoder", "trials")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -22,6 +22,19 @@ def test_experiments_are_what_hydra_makes_of_them(project: Path, experiment: str
     values = compose_plain(project / "conf", "gpu", experiment)
     assert values == compose(project, "gpu", [f"experiment={experiment}"])
     check_params(values)
+
+
+@pytest.mark.parametrize("experiment", [None, *EXPERIMENTS])
+def test_constraints_of_arms_exist(project: Path, experiment: str | None) -> None:
+    from alberti.diffusion.constraints import CONSTRAINTS
+
+    params = check_params(compose_plain(project / "conf", "gpu", experiment))
+    assert {params.arm(name).constraint for name in params.arms} <= {None, *CONSTRAINTS}
+
+
+def test_the_papers_profile_has_the_papers_arms_only(project: Path) -> None:
+    params = check_params(compose_plain(project / "conf", "paper"))
+    assert (params.picture_arms, params.finetune_depth.arms) == (["base", "unconstrained", "constrained"],) * 2
 
 
 def test_every_experiment_is_tested(project: Path) -> None:
