@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alberti.errors import ConfigError
-from alberti.losses.orientation import blur, edge_change, gray, present, stray_energy
+from alberti.losses.orientation import blur, edge_change, gray, present, stray_share
 from alberti.losses.perspective import perspective_loss, perspective_profile
 
 _TOLERANCE = 3.0
@@ -68,16 +68,18 @@ def perspective_matched(
 def orientation(
     decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Tensor, *, num_lines: int = 1000
 ) -> Tensor:
-    """How much more of the estimate's edges than of the true image's point at no vanishing point, and a price for their number.
+    """How much more of the estimate's edges than of the true image's are stray, and how differently the others are spread.
 
-    max(0, E(decoded) - E(image)) with E of :func:`alberti.losses.orientation.stray_energy`. It needs no edge to lie where the
-    true image has one. The price counts by ``alpha_bar``: an estimate from noise is a blur and cannot have all edges yet.
+    max(0, stray(decoded) - stray(image)) + alpha_bar change(decoded, image), see ``stray_share`` and ``edge_change`` of
+    :mod:`alberti.losses.orientation`. No edge needs to lie just where the true image has one. The second term counts by
+    ``alpha_bar``: an estimate from noise is a blur and cannot have its edges yet.
     """
     with torch.no_grad():
-        allowed, edges = stray_energy(image, vanishing_points, tolerance=_TOLERANCE)
-    found, kept = stray_energy(decoded, vanishing_points, tolerance=_TOLERANCE)
-    excess = F.relu(found - allowed) + alpha_bar * edge_change(kept, edges)
-    return torch.where(present(vanishing_points).any(dim=1), excess, torch.zeros_like(excess))
+        allowed = stray_share(image, vanishing_points, tolerance=_TOLERANCE)
+    found = stray_share(decoded, vanishing_points, tolerance=_TOLERANCE)
+    change = edge_change(decoded, image, vanishing_points, tolerance=_TOLERANCE)
+    values = F.relu(found - allowed) + alpha_bar * change
+    return torch.where(present(vanishing_points).any(dim=1), values, torch.zeros_like(values))
 
 
 CONSTRAINTS: dict[str, Constraint] = {

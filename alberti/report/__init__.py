@@ -2,6 +2,6 @@
 
 from alberti.report.inputs import ReportInputs, Result
 from alberti.report.page import build_report
-from alberti.report.summary import headline_metrics
+from alberti.report.summary import headline_metrics, key_figures
 
-__all__ = ["ReportInputs", "Result", "build_report", "headline_metrics"]
+__all__ = ["ReportInputs", "Result", "build_report", "headline_metrics", "key_figures"]

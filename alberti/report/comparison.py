@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alberti.metrics.bootstrap import paired_bootstrap
+import numpy as np
+
+from alberti.metrics.bootstrap import crossed_bootstrap, paired_bootstrap
+from alberti.report.inputs import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,3 +51,23 @@ def paired_change(
         both[column].to_numpy(float), both[f"{column}_other"].to_numpy(float), resamples=4000, seed=seed
     )
     return Change(float(mean), float(low), float(high), len(both), higher_is_better)
+
+
+def gap_closed(arm: Result, control: Result, ceiling: Result, column: str) -> Change | None:
+    """(arm - control) / (ceiling - control) of the means of ``column`` over the ids for which all three have a number.
+
+    None with fewer than 2, or where some resample has no gap to close.
+    """
+    tables = [result.rows.set_index("id")[column] for result in (arm, control, ceiling)]
+    ids = tables[0].index.intersection(tables[1].index).intersection(tables[2].index)
+    values = np.array([table.loc[ids].to_numpy(float) for table in tables])
+    values = values[:, None, np.isfinite(values).all(axis=0)]
+    if values.shape[2] < 2:
+        return None
+    crossed = crossed_bootstrap(values, resamples=4000)
+    if not (crossed.draws[:, 2] > crossed.draws[:, 1]).all():
+        return None
+    means, draws = crossed.means, crossed.draws
+    shares = (draws[:, 0] - draws[:, 1]) / (draws[:, 2] - draws[:, 1])
+    low, high = crossed.interval(shares)
+    return Change(float((means[0] - means[1]) / (means[2] - means[1])), float(low), float(high), values.shape[2], True)

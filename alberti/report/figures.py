@@ -31,9 +31,9 @@ def arm_colour(index: int) -> str:
 
 
 def interval_chart(
-    results: Mapping[str, Result], key: str, label: str, *, scale: float = 1.0, marker: tuple[str, float] | None = None
+    results: Mapping[str, Result], key: str, label: str, *, scale: float = 1.0, markers: Sequence[tuple[str, float]] = ()
 ) -> str | None:
-    """Means with their 95 % intervals, an arm a line; ``marker``: a labelled vertical line. None without ``key``."""
+    """Means with their 95 % intervals, an arm a line; ``markers``: labelled vertical lines. None without ``key``."""
     rows = [(arm, result, index) for index, (arm, result) in enumerate(results.items())]
     rows = [row for row in rows if row[1].summary.get(key) is not None]
     if not rows:
@@ -56,13 +56,13 @@ def interval_chart(
     axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(label)
-    if marker is not None:
-        axes.axvline(marker[1] * scale, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    for name, value in markers:
+        axes.axvline(value * scale, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
-            marker[0],
-            (marker[1] * scale, 1.0),
+            name,
+            (value * scale, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(-4, 3),
+            xytext=(4, 3),
             textcoords="offset points",
             ha="right",
             fontsize=9,

@@ -62,7 +62,13 @@ class ReportInputs:
     control_arm: str | None = None
     """The arm fine-tuned without a constraint: what the constrained ones are judged against."""
     constrained_arms: tuple[str, ...] = ()
+    variants: Mapping[str, str] = field(default_factory=dict)
+    """Variant -> the arm whose weights it draws with, and which it is judged against."""
+    guided_arms: tuple[str, ...] = ()
+    """Those variants that vanishing points guide while they are sampled."""
     original_arm: str = "original"
+    references: Mapping[str, Result] = field(default_factory=dict)
+    """``renders``, the pictures that belong to the depth maps, and ``reconstructions``, the same through the autoencoder."""
     curves: Mapping[str, Mapping[str, "pd.DataFrame"]] = field(default_factory=dict)
     """Title -> line's name -> training history: a column ``step`` and a column a quantity."""
     annotation: Mapping[str, Any] | None = None
@@ -74,7 +80,7 @@ class ReportInputs:
     stand_ins: tuple[str, ...] = ()
     """Roles whose data were rendered here instead of being real."""
     arm_notes: Mapping[str, str] = field(default_factory=dict)
-    """Arm -> what distinguishes it, in a few words."""
+    """Arm -> what it is, in a few words."""
     pictures: int = 6
     over_seeds: Mapping[str, Any] | None = None
     """Results over several seeds, as `python -m pipeline.results` writes them; the run itself is one seed."""

@@ -77,10 +77,12 @@ def _common(inputs: ReportInputs, key: str) -> Any:
 
 
 def _consistency_chart(inputs: ReportInputs) -> str | None:
-    ceiling = _common(inputs, "reference_consistency_2")
-    marker = None if ceiling is None else ("reference pictures", ceiling)
+    markers = [("reference", _common(inputs, "reference_consistency_2"))]
+    if (through := inputs.references.get("reconstructions")) is not None:
+        markers.insert(0, ("through autoencoder", through.summary.get("consistency_2")))
     label = "share of detected line length within 2° of a true vanishing point, % (mean, 95 % interval)"
-    return interval_chart(inputs.images, "consistency_2", label, scale=100, marker=marker)
+    known = [(name, value) for name, value in markers if value is not None]
+    return interval_chart(inputs.images, "consistency_2", label, scale=100, markers=known)
 
 
 def _depth_section(inputs: ReportInputs, model: str, names: list[str]) -> dict[str, Any]:

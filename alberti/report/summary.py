@@ -4,22 +4,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alberti.report.comparison import Change, paired_change
+from alberti.report.comparison import Change, gap_closed, paired_change
 from alberti.report.inputs import ReportInputs, Result
 
 IMAGE_HEADLINES = ("consistency_2", "consistency_5", "line_length", "vp_auc_10", "frechet_distance", "kernel_distance")
 DEPTH_HEADLINES = ("abs_rel", "sq_rel", "rmse", "d1")
+_ONE_SEED = (
+    "All this is one seed and one training a model: the intervals say what other depth maps and test frames would change, not "
+    "what another seed would."
+)
 
 
 def headline_metrics(inputs: ReportInputs) -> dict[str, Any]:
     """The few numbers of a run that are worth a row in ``dvc metrics show``; the keys are the same in every run.
 
-    ``images.<arm>.<metric>``, ``images.<arm>.consistency_2_gain`` (against the arm without a constraint, for
-    constrained arms) and ``depth.<model>.<arm>.<metric>``.
+    ``images.<arm>.<metric>``, ``images.<arm>.consistency_2_gain`` (of constrained arms against the arm without a constraint,
+    of variants against the arm whose weights they have) and ``depth.<model>.<arm>.<metric>``.
     """
     images = {arm: {key: result.summary.get(key) for key in IMAGE_HEADLINES} for arm, result in inputs.images.items()}
-    for arm, change in constraint_gains(inputs).items():
-        images[arm]["consistency_2_gain"] = None if change is None else change.value
+    for arm, gain in gains(inputs).items():
+        images[arm]["consistency_2_gain"] = None if gain is None else gain.value
     depth = {
         model: {arm: {key: result.summary.get(key) for key in DEPTH_HEADLINES} for arm, result in arms.items()}
         for model, arms in inputs.depth.items()
@@ -27,14 +31,19 @@ def headline_metrics(inputs: ReportInputs) -> dict[str, Any]:
     return {"images": images, "depth": depth}
 
 
-def constraint_gains(inputs: ReportInputs) -> dict[str, Change | None]:
-    """Constrained arm -> change of ``consistency_2`` against the control arm."""
-    control = inputs.images.get(inputs.control_arm or "")
-    return {
-        arm: None if control is None else paired_change(inputs.images[arm].rows, control.rows, "consistency_2", True)
-        for arm in inputs.constrained_arms
-        if arm in inputs.images
-    }
+def counterparts(inputs: ReportInputs) -> dict[str, str]:
+    """Arm -> the arm from which it differs in one thing: the constraint, or for variants the sampling."""
+    return dict.fromkeys(inputs.constrained_arms, inputs.control_arm or "") | dict(inputs.variants)
+
+
+def gains(inputs: ReportInputs) -> dict[str, Change | None]:
+    """Constrained arm or variant -> change of ``consistency_2`` against its counterpart."""
+    found: dict[str, Change | None] = {}
+    for arm, other in counterparts(inputs).items():
+        result, control = inputs.images.get(arm), inputs.images.get(other)
+        if result is not None:
+            found[arm] = None if control is None else paired_change(result.rows, control.rows, "consistency_2", True)
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,45 +55,87 @@ class KeyFigure:
     interval: str
     verdict: str
 
+    def __str__(self) -> str:
+        return f"{self.label}: {self.value} ({self.interval})"
+
 
 def key_figures(inputs: ReportInputs) -> list[KeyFigure]:
-    """What the constraint changed, arm by arm: straightness of the pictures, and each depth model's AbsRel."""
+    """What constraint and guidance changed, arm by arm: straightness of the pictures, and each depth model's AbsRel."""
     figures = []
-    for arm, change in constraint_gains(inputs).items():
+    others = counterparts(inputs)
+    for arm, change in gains(inputs).items():
         if change is not None:
             value, low, high = (_signed(100 * number) for number in (change.value, change.low, change.high))
-            label = f"line within 2° of a vanishing point, {arm} against {inputs.control_arm}"
+            label = f"line within 2° of a vanishing point, {arm} against {others[arm]}"
             figures.append(KeyFigure(f"{value} points", label, f"95 % interval {low} to {high}", change.verdict))
     for model, arms in inputs.depth.items():
-        for arm in inputs.constrained_arms:
-            ratio = _relative(arms.get(arm), arms.get(inputs.control_arm or ""))
+        for arm, other in others.items():
+            ratio = _relative(arms.get(arm), arms.get(other))
             if ratio is not None:
                 value, low, high = (_percent(number, signed=True) for number in (ratio.value, ratio.low, ratio.high))
-                label = f"AbsRel of {model}, {arm} against {inputs.control_arm}"
+                label = f"AbsRel of {model}, {arm} against {other}"
                 figures.append(KeyFigure(value, label, f"95 % interval {low} to {high}", ratio.verdict))
     return figures
 
 
 def sentences(inputs: ReportInputs) -> list[str]:
     """The summary as sentences; empty parts of a run leave theirs out."""
-    return [*_pictures(inputs), *_depth(inputs)]
+    return [*_pictures(inputs), *_depth(inputs), _ONE_SEED]
 
 
 def _pictures(inputs: ReportInputs) -> Iterator[str]:
-    control, control_arm = inputs.images.get(inputs.control_arm or ""), inputs.control_arm or ""
-    for arm, change in constraint_gains(inputs).items():
+    for arm, change in gains(inputs).items():
+        other = counterparts(inputs)[arm]
+        control, variant = inputs.images.get(other), arm in inputs.variants
         if change is None or control is None:
-            yield f"Too few pictures of “{arm}” have a counterpart without the constraint to say what it did."
+            lack = f"that “{other}” has too" if variant else "that have a counterpart without the constraint"
+            yield f"Too few pictures of “{arm}” {lack} to say what it did."
             continue
         yield (
-            f"In “{arm}” the constraint {_straightness(change)}: "
+            f"In “{arm}” {_what_differs(inputs, arm)} {_straightness(change)}: "
             f"{_percent(inputs.images[arm].summary['consistency_2'])} of the detected line length points within 2° at "
-            f"a true vanishing point, against {_percent(control.summary['consistency_2'])} in “{control_arm}”, which "
-            f"was trained alike but without it ({_points(change)})."
+            f"a true vanishing point, against {_percent(control.summary['consistency_2'])} in “{other}”, which "
+            f"{'has the same weights' if variant else 'was trained alike but without it'} ({_points(change)})."
         )
-        yield from _line_length(inputs.images[arm], control, arm, control_arm)
+        yield from _gap(inputs, arm, other)
+        yield from _line_length(inputs.images[arm], control, arm, other)
+        yield from _distance(inputs.images[arm], control, arm, other)
+        if arm in inputs.guided_arms:
+            yield (
+                f"What guides “{arm}” is a share of edges that point at no vanishing point, close kin to the share of line "
+                "length that it is judged by: read the gain with line length, distances and depth beside it."
+            )
     yield from _control_against_base(inputs)
     yield from _reference(inputs)
+
+
+def _what_differs(inputs: ReportInputs, arm: str) -> str:
+    if arm in inputs.guided_arms:
+        return "guidance while sampling"
+    return "another way of sampling" if arm in inputs.variants else "the constraint"
+
+
+def _distance(result: Result, control: Result, arm: str, other: str) -> Iterator[str]:
+    after, before = (one.summary.get("frechet_distance") for one in (result, control))
+    if after is not None and before is not None:
+        yield (
+            f"Squared Fréchet distance to the reference pictures, one number a set and without an interval: {after:.0f} for "
+            f"“{arm}”, {before:.0f} for “{other}”."
+        )
+
+
+def _gap(inputs: ReportInputs, arm: str, other: str) -> Iterator[str]:
+    """How much of the way to what the autoencoder lets through; said only where there is a clear way to go."""
+    ceiling = inputs.references.get("reconstructions")
+    if ceiling is None:
+        return
+    share = gap_closed(inputs.images[arm], inputs.images[other], ceiling, "consistency_2")
+    if share is not None and share.low > 0:
+        value, low, high = (_percent(number, 0) for number in (share.value, share.low, share.high))
+        yield (
+            f"That is {value} of the way from “{other}” to the reference pictures as the autoencoder gives them back "
+            f"({_percent(ceiling.summary['consistency_2'])}), 95 % interval {low} to {high}."
+        )
 
 
 def _line_length(result: Result, control: Result, arm: str, control_arm: str) -> Iterator[str]:
@@ -94,7 +145,8 @@ def _line_length(result: Result, control: Result, arm: str, control_arm: str) ->
         word = "more" if change.value > 0 else "less"
         yield (
             f"“{arm}” has {_percent(abs(change.value) / before, 0)} {word} detected line in a picture than "
-            f"“{control_arm}”, and its share has to be read with that."
+            f"“{control_arm}” (95 % interval {_percent(change.low / before, 0, signed=True)} to "
+            f"{_percent(change.high / before, 0, signed=True)}), and its share has to be read with that."
         )
 
 
@@ -112,18 +164,18 @@ def _reference(inputs: ReportInputs) -> Iterator[str]:
     values = [result.summary.get("reference_consistency_2") for result in inputs.images.values()]
     known = [value for value in values if value is not None]
     if known:
-        yield f"For comparison: the pictures that belong to the depth maps reach {_percent(known[0])}."
+        through = inputs.references.get("reconstructions")
+        share = None if through is None else through.summary.get("consistency_2")
+        more = "" if share is None else f", and {_percent(share)} once they have gone through the autoencoder"
+        yield f"For comparison: the pictures that belong to the depth maps reach {_percent(known[0])}{more}."
 
 
 def _depth(inputs: ReportInputs) -> Iterator[str]:
     for model, arms in inputs.depth.items():
-        for arm in inputs.constrained_arms:
-            against = [
-                (inputs.control_arm or "", "the same trained on pictures made without the constraint"),
-                (inputs.original_arm, "the original model"),
-            ]
-            for other, words in against:
-                yield from _depth_change(model, arms.get(arm), arms.get(other), arm, words)
+        for arm, other in counterparts(inputs).items():
+            against = [(other, f"the same trained on pictures of “{other}”"), (inputs.original_arm, "the original model")]
+            for name, words in against:
+                yield from _depth_change(model, arms.get(arm), arms.get(name), arm, words)
 
 
 def _relative(result: Result | None, other: Result | None) -> Change | None:

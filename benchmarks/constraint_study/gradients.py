@@ -16,7 +16,7 @@ from torch import Tensor
 from alberti.diffusion.constraints import CONSTRAINTS, Constraint
 from alberti.diffusion.objective import predict_x0
 from alberti.diffusion.sample import to_uint8
-from alberti.losses.orientation import blur, edges, gray, present, stray_energy
+from alberti.losses.orientation import blur, edges, gray, present, stray_share
 
 PUBLISHED_WEIGHT = 0.01
 STRAY_DEGREES = 3.0
@@ -27,7 +27,7 @@ EDGE_DEGREES = 5.0
 
 def stray(decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Tensor, *, num_lines: int = 1000) -> Tensor:
     """The share of stray edges alone, as guidance uses it: the orientation constraint without its price for lost edges."""
-    return stray_energy(decoded, vanishing_points, tolerance=STRAY_DEGREES)[0]
+    return stray_share(decoded, vanishing_points, tolerance=STRAY_DEGREES)
 
 
 MEASURED: dict[str, Constraint] = {**CONSTRAINTS, "stray": stray}
@@ -107,7 +107,7 @@ def _slope(study: Study, streets: Streets, x_t: Tensor, t: int) -> Tensor:
 
 def _where(gradient: Tensor, picture: Tensor, streets: Streets) -> dict[str, list[float]]:
     pixels = picture.detach().requires_grad_()
-    share = stray_energy(pixels, streets.points, tolerance=STRAY_DEGREES)[0]
+    share = stray_share(pixels, streets.points, tolerance=STRAY_DEGREES)
     (bending,) = torch.autograd.grad(share.sum(), pixels)
     directions = {"sharpening": picture - blur(picture, 1.0), "straightening": -bending, "truth": streets.images - picture}
     cosines = {f"cos_{name}": _cosines(-gradient, direction).tolist() for name, direction in directions.items()}

@@ -15,7 +15,7 @@ from alberti.diffusion.guidance import VanishingGuide, even_step, stack_points, 
 from alberti.diffusion.sample import generate, sample_images, solver_of
 from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError
-from alberti.losses.orientation import stray_energy
+from alberti.losses.orientation import stray_share
 
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
 GUIDANCE = {"strength": 0.3, "alpha_min": 0.0}
@@ -63,7 +63,7 @@ def _points(toy: Dataset) -> list:
 def test_guided_pictures_are_straighter(model, toy, solver, scale):
     points = _points(toy)
     plain, guided = (_draw(model, toy, _config(g, solver=solver, guidance_scale=scale), points) for g in (None, GUIDANCE))
-    before, after = (stray_energy(images, stack_points(points), tolerance=4.0)[0] for images in (plain, guided))
+    before, after = (stray_share(images, stack_points(points), tolerance=4.0) for images in (plain, guided))
     assert (after < before - 0.005).all()
     assert after.mean() < before.mean() - 0.02
 

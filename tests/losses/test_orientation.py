@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alberti.losses.orientation import edge_change, stray_energy
+from alberti.losses.orientation import edge_change, stray_share
 
 WIDTH = 64
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -19,7 +19,7 @@ def _stripes(angle: float, contrast: float = 0.4) -> torch.Tensor:
 
 
 def _value(image: torch.Tensor, points: torch.Tensor = RIGHT, tolerance: float = 2.0) -> float:
-    return stray_energy(image, points, tolerance=tolerance)[0].item()
+    return stray_share(image, points, tolerance=tolerance).item()
 
 
 @pytest.mark.parametrize("off", [0.5, 1.0, 2.0, 5.0, 30.0, 80.0])
@@ -44,24 +44,38 @@ def test_contrast_and_the_points_length_and_order_change_nothing():
 def test_the_gradient_turns_edges_and_is_the_numerical_one():
     image = _stripes(4.0).double().requires_grad_()
     points = RIGHT.double()
-    (gradient,) = torch.autograd.grad(stray_energy(image, points, tolerance=2.0)[0].sum(), image)
+    (gradient,) = torch.autograd.grad(stray_share(image, points, tolerance=2.0).sum(), image)
     direction = torch.randn(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    ahead, behind = (stray_energy(image.detach() + step * direction, points, tolerance=2.0)[0] for step in (1e-6, -1e-6))
+    ahead, behind = (stray_share(image.detach() + step * direction, points, tolerance=2.0) for step in (1e-6, -1e-6))
     numerical = (ahead - behind) / 2e-6
     torch.testing.assert_close((gradient * direction).sum()[None], numerical, rtol=1e-4, atol=1e-8)
     turned = (_stripes(3.0).double() - _stripes(4.0).double()) * gradient
     assert turned.sum() < 0
 
 
+def _change(image: torch.Tensor, reference: torch.Tensor, points: torch.Tensor = RIGHT) -> float:
+    return edge_change(image, reference, points, tolerance=2.0).item()
+
+
 def test_lost_and_gained_edges_have_a_price():
     image = _stripes(0.0)
-    _, weight = stray_energy(image, RIGHT, tolerance=2.0)
-    _, faint = stray_energy(0.5 + 0.5 * (image - 0.5), RIGHT, tolerance=2.0)
     # Half the contrast: a quarter of the energy, 0.25^0.75 of the weight.
     ratio = 0.25**0.75
-    assert edge_change(faint, weight).item() == pytest.approx(10 * (1 - ratio) ** 2 / (1 + ratio**2), rel=1e-2)
-    assert edge_change(weight, weight).item() == 0
-    assert edge_change(weight, faint).item() == pytest.approx(edge_change(faint, weight).item())
+    faint = 0.5 + 0.5 * (image - 0.5)
+    assert _change(faint, image) == pytest.approx((1 - ratio) / (1 + ratio), rel=1e-2)
+    assert _change(image, faint) == pytest.approx((1 - ratio) / (1 + ratio), rel=1e-2)
+    assert _change(image, image) == 0
+
+
+def test_edges_may_move_within_a_window_but_not_across_the_picture_or_to_another_point():
+    both = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    level, upright = _stripes(0.0), _stripes(90.0)
+    assert _change(level, level.roll(3, dims=2), both) < 0.1
+    half = torch.full_like(level, 0.5)
+    above, below = half.clone(), half.clone()
+    above[:, :, : WIDTH // 2], below[:, :, WIDTH // 2 :] = level[:, :, : WIDTH // 2], level[:, :, WIDTH // 2 :]
+    assert _change(above, below, both) > 0.6
+    assert _change(level, upright, both) > 0.9
 
 
 def test_rays_towards_a_finite_point_are_not_stray():
@@ -82,7 +96,7 @@ def test_mirroring_image_and_point_changes_nothing():
 def test_flat_and_black_pictures_have_finite_gradients():
     for level in (0.0, 0.5):
         image = torch.full((1, 3, WIDTH, WIDTH), level, requires_grad=True)
-        (gradient,) = torch.autograd.grad(stray_energy(image, RIGHT, tolerance=2.0)[0].sum(), image)
+        (gradient,) = torch.autograd.grad(stray_share(image, RIGHT, tolerance=2.0).sum(), image)
         assert gradient.isfinite().all()
 
 
@@ -90,7 +104,7 @@ def test_descending_straightens_and_keeps_the_lines():
     image = crooked = _stripes(6.0)
     for _ in range(30):
         leaf = image.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(stray_energy(leaf, RIGHT, tolerance=4.0)[0].sum(), leaf)
+        (gradient,) = torch.autograd.grad(stray_share(leaf, RIGHT, tolerance=4.0).sum(), leaf)
         image = (image - 0.02 * gradient / gradient.abs().amax()).clamp(0, 1)
     assert _value(image) < 0.6 * _value(crooked)
     assert image.std() > 0.9 * crooked.std()
