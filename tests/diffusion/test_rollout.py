@@ -90,12 +90,12 @@ def _config(**changes):
 def test_training_on_rollouts_straightens_what_is_sampled(trained, toy, points):
     def run(weight):
         base = DepthDiffusion.load(trained[0])
-        return finetune(base, toy, points, _config(weight=weight), checkpoints=None, run_key={}, device="cpu").history
+        return finetune(base, toy, points, _config(weight=weight, steps=40, lr=3e-3), checkpoints=None, run_key={}, device="cpu").history
 
-    weak, strong = run(1e-9), run(5.0)
+    weak, strong = run(1e-9), run(2.0)
     assert strong[0]["constraint"] == weak[0]["constraint"]
     assert not [name for name in strong[0] if name.startswith("constraint_t")]
-    after = [np.mean([row["constraint"] for row in history[-4:]]) for history in (strong, weak)]
+    after = [np.mean([row["constraint"] for row in history[-8:]]) for history in (strong, weak)]
     assert after[0] < 0.97 * after[1]
 
 
