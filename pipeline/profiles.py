@@ -13,7 +13,7 @@ from alberti.errors import ConfigError
 from alberti.files import write_text
 
 PROFILES = ("default", "smoke", "gpu", "paper")
-_HEADER = "# The default profile, composed from conf/ by `make params`; conf/profile/default.yaml says what the values mean.\n"
+_HEADER = "# The default profile, composed from conf/ by `make params`; conf/profile/shared.yaml says what the values mean.\n"
 
 
 def compose(project: str | Path, profile: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

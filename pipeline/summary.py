@@ -1,4 +1,4 @@
-"""The last words of `make repro`: the metrics table and where the report is. `python -m pipeline.summary [FOLDER]`."""
+"""The last words of `make repro`: the metrics, what changed and where the report is. `python -m pipeline.summary [FOLDER]`."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def print_summary(workspace: Path) -> None:
-    """Print `metrics/summary.json` of a workspace as tables, and the path of its report."""
+    """Print `metrics/summary.json` of a workspace as tables, what changed, and the path of its report."""
     from rich.console import Console
 
     summary = read_json(workspace / "metrics" / "summary.json")
@@ -21,6 +21,8 @@ def print_summary(workspace: Path) -> None:
         console.print(_table("Generated pictures", summary["images"]))
     for model, arms in summary.get("depth", {}).items():
         console.print(_table(f"Depth on the test set, {model}, by what it was trained on", arms))
+    for change in summary.get("changes", []):
+        console.print(change, markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {(workspace / 'report' / 'index.html').resolve()}", soft_wrap=True)
 
 

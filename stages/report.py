@@ -9,12 +9,13 @@ import yaml
 from alberti.data.manifest import Dataset
 from alberti.errors import ConfigError
 from alberti.files import atomic_file, atomic_folder, read_json, write_json
-from alberti.report import ReportInputs, Result, build_report, headline_metrics
+from alberti.report import ReportInputs, Result, build_report, headline_metrics, key_figures
 from stages.common import run_stage
 from stages.curves import read_curves
 from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params
 
 METRICS, PLOTS = Path("metrics"), Path("plots")
+REFERENCES = ("renders", "reconstructions")
 _CURVES = {
     "base": "Base model",
     "finetune": "Fine-tuning the diffusion model",
@@ -26,7 +27,7 @@ def report(params: Params, _: str) -> None:
     """Gather what the other stages wrote; every evaluation that params.yaml names must be there."""
     inputs = gather(params)
     summary = headline_metrics(inputs)
-    write_json(METRICS / "summary.json", summary)
+    write_json(METRICS / "summary.json", {**summary, "changes": [str(figure) for figure in key_figures(inputs)]})
     _write_headlines(summary)
     _write_plot("images", {(arm,): values for arm, values in summary["images"].items()}, ("arm",))
     depth = {(model, arm): values for model, arms in summary["depth"].items() for arm, values in arms.items()}
@@ -52,13 +53,16 @@ def gather(params: Params) -> ReportInputs:
         base_arm=BASE_ARM,
         control_arm=controls[0] if controls else None,
         constrained_arms=constrained,
+        variants={name: variant.arm for name, variant in params.variants.items()},
+        guided_arms=tuple(name for name in params.variants if params.sampling(name).vanishing_guidance is not None),
         original_arm=ORIGINAL_ARM,
+        references={name: Result.read(METRICS / "references" / f"{name}.json") for name in REFERENCES},
         curves=_curves(params),
         annotation=read_json(METRICS / "annotate.json"),
         facts=_facts(params, condition),
         params=yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110),
         stand_ins=tuple(role for role in ROLES if getattr(params.prepare, role).source == "scenes"),
-        arm_notes={arm: _note(params, arm) for arm in params.picture_arms},
+        arm_notes={arm: arm_note(params, arm) for arm in params.picture_arms},
         pictures=params.report.pictures,
         over_seeds=read_json(params.report.over_seeds) if params.report.over_seeds is not None else None,
         over_seeds_figures=_figures(params),
@@ -82,16 +86,34 @@ def _is_constrained(params: Params, arm: str) -> bool:
     return settings.constraint is not None and settings.weight > 0
 
 
-def _note(params: Params, arm: str) -> str:
+def arm_note(params: Params, arm: str) -> str:
+    """What the arm is, for a reader who has not seen the params."""
     if arm in params.variants:
-        overrides = yaml.safe_dump(params.variants[arm].generate, default_flow_style=True).strip()
-        return f"weights of {params.weights_of(arm)}, sampled with {overrides}"
+        return f"the weights of “{params.weights_of(arm)}”, {_sampled(params, arm)}"
     settings = params.arm(arm)
     if not settings.steps:
-        return "not fine-tuned"
+        return "the base model, not fine-tuned"
+    steps = f"fine-tuned for {settings.steps} steps"
     if not _is_constrained(params, arm):
-        return f"{settings.steps} steps, no constraint"
-    return f"{settings.steps} steps, {settings.constraint} x {settings.weight:g}, schedule {settings.schedule}"
+        return f"{steps} with the denoising loss alone"
+    name = "the published perspective loss" if settings.constraint == "perspective" else f"the constraint {settings.constraint}"
+    levels = "" if settings.schedule == "all" else f", schedule {settings.schedule}"
+    levels = f", on pictures sampled in {settings.rollout_steps} steps" if settings.rollout_steps else levels
+    return f"{steps} with the denoising loss and {name}, weight {settings.weight:g}{levels}"
+
+
+def _sampled(params: Params, name: str) -> str:
+    changes = dict(params.variants[name].generate)
+    guidance = params.sampling(name).vanishing_guidance
+    if guidance is None:
+        return f"sampled with {_listed(changes)}" if changes else "sampled alike"
+    changes.pop("vanishing_guidance", None)
+    settings = _listed(changes | guidance.model_dump(exclude_unset=True))
+    return "with edges turned towards the vanishing points while sampling" + (f" ({settings})" if settings else "")
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def _facts(params: Params, condition: Dataset) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from alberti.geometry.camera import Camera, directions_to_vanishing_points
 from alberti.images import write_depth, write_image
 from alberti.metrics.depth import METRICS
 from alberti.metrics.evaluation import Evaluation
-from alberti.metrics.features import RandomConvolutions
+from alberti.metrics.features import FeatureExtractor, RandomConvolutions
 from alberti.metrics.images import evaluate_pictures
 
 ARMS = {"base": 3.0, "unconstrained": 1.6, "constrained": 0.8}
 """Arm -> how far its edges are bent, in pixels."""
+GUIDED, GUIDED_BEND = "guided", 0.4
+"""A variant of `unconstrained`."""
 SIZE = 96
 CAMERA = Camera.from_fov(80, SIZE, SIZE)
 
@@ -75,6 +77,13 @@ def write_pictures(folder: Path, role: str, bend: float, count: int, seed: int) 
     return write_dataset(folder, samples, name="drawn", role=role)
 
 
+def write_image_results(path: Path, pictures: Dataset, reference: Dataset, extractor: FeatureExtractor) -> None:
+    """An evaluation as ``evaluate_images`` writes it."""
+    summary, rows = evaluate_pictures(pictures, reference, extractor=extractor, resamples=200, num_lines=200)
+    write_json(path, summary)
+    rows.to_csv(path.with_suffix(".csv"), index=False)
+
+
 def write_depth_results(path: Path, error: float, count: int, seed: int) -> None:
     """An evaluation as ``evaluate_depth`` writes it, with errors around ``error``."""
     rng = np.random.default_rng(seed)
@@ -113,21 +122,21 @@ def write_workspace(root: Path, count: int = 6) -> None:
     for role in ("train", "test"):
         write_pictures(root / "data" / role, role, 0.0, 2, seed=1)
     extractor = RandomConvolutions()
-    (root / "metrics" / "images").mkdir(parents=True)
-    (root / "metrics" / "depth").mkdir()
-    for seed, (arm, bend) in enumerate(ARMS.items()):
+    (root / "metrics" / "depth").mkdir(parents=True)
+    for seed, (arm, bend) in enumerate([*ARMS.items(), (GUIDED, GUIDED_BEND)]):
         generated = write_pictures(root / "data" / "generated" / arm, "generated", bend, count, seed=10 + seed)
-        summary, rows = evaluate_pictures(generated, reference, extractor=extractor, resamples=200, num_lines=200)
-        write_json(root / "metrics" / "images" / f"{arm}.json", summary)
-        rows.to_csv(root / "metrics" / "images" / f"{arm}.csv", index=False)
-        write_curve(
-            root / "plots" / "finetune" / arm / "plots" / "metrics", 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint")
-        )
+        write_image_results(root / "metrics" / "images" / f"{arm}.json", generated, reference, extractor)
+        if arm in ARMS:
+            folder = root / "plots" / "finetune" / arm / "plots" / "metrics"
+            write_curve(folder, 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint"))
+    through = write_pictures(root / "data" / "references", "generated", 0.3, count, seed=20)
+    for name, pictures in (("renders", reference), ("reconstructions", through)):
+        write_image_results(root / "metrics" / "references" / f"{name}.json", pictures, reference, extractor)
     for network in ("vae", "unet"):
         write_curve(root / "plots" / "base" / "plots" / "metrics" / network, 0.5, 5, ("loss",))
     for order, model in enumerate(("dpt", "pixelformer")):
-        for place, arm in enumerate(("original", "kitti", *ARMS)):
-            error = 0.12 + 0.02 * order + (0.0, -0.04, 0.01, 0.004, 0.0035)[place]
+        for place, arm in enumerate(("original", "kitti", *ARMS, GUIDED)):
+            error = 0.12 + 0.02 * order + (0.0, -0.04, 0.01, 0.004, 0.0035, 0.004)[place]
             write_depth_results(root / "metrics" / "depth" / f"{model}-{arm}.json", error, 40, 100 * order + place)
             write_curve(root / "plots" / "finetune_depth" / f"{model}-{arm}" / "plots" / "metrics", 0.3, place, ("loss",))
     write_json(root / "metrics" / "annotate.json", {"n": 2, "median_error": 0.42, "failures": 0})

@@ -19,6 +19,7 @@ from pipeline.profiles import compose
 
 OVERRIDES = (
     "~arms.unconstrained",
+    "variants.guided.arm=constrained",
     "finetune.steps=40",
     "finetune_depth.models=[pixelformer]",
     "evaluate_depth.arms=[original,constrained]",

@@ -27,12 +27,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     write_workspace(runs / "seed0")
     shutil.move(runs / "seed0/data/condition", runs / "shared-condition")
     shutil.copytree(runs / "shared-condition", runs / "seed0/data/condition")
-    shutil.copytree(runs / "shared-condition", runs / "seed0/data/references")
+    shutil.copytree(runs / "shared-condition", runs / "seed0/data/references", dirs_exist_ok=True)
     for kind in ("json", "csv"):
         shutil.copy(runs / f"seed0/metrics/images/constrained.{kind}", runs / f"seed0/metrics/images/guided.{kind}")
-    shutil.copytree(runs / "seed0/data/generated/constrained", runs / "seed0/data/generated/guided")
+    shutil.copytree(runs / "seed0/data/generated/constrained", runs / "seed0/data/generated/guided", dirs_exist_ok=True)
     references = runs / "seed0/metrics/references"
-    references.mkdir()
     for name in ("renders", "reconstructions"):
         for kind in ("json", "csv"):
             shutil.copy(runs / f"seed0/metrics/images/base.{kind}", references / f"{name}.{kind}")
@@ -41,8 +40,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     table["consistency_2"] += GAIN
     table.to_csv(runs / "seed1/metrics/images/constrained.csv", index=False)
     values = compose(project, "smoke")
-    values["finetune_depth"]["arms"] = list(ARMS)
-    values["evaluate_depth"]["arms"] = ["original", "kitti", *ARMS]
+    values["finetune_depth"]["arms"] = [*ARMS, "guided"]
+    values["evaluate_depth"]["arms"] = ["original", "kitti", *ARMS, "guided"]
     values["variants"] = {"guided": {"arm": "constrained", "generate": {"steps": 5}}}
     for seed in (0, 1):
         folder = runs / f"seed{seed}"
@@ -73,10 +72,10 @@ def test_one_file_has_everything(finished: Path) -> None:
     assert summary["images"]["differences"]["guided - constrained"]["consistency_2"]["mean"] == pytest.approx(
         -GAIN / 2, abs=1e-5
     )
-    assert list(summary["depth"]["dpt"]["arms"]) == ["original", "kitti", *ARMS]
+    assert list(summary["depth"]["dpt"]["arms"]) == ["original", "kitti", *ARMS, "guided"]
     assert summary["seeds"] == [0, 1]
     assert summary["variants"]["guided"]["arm"] == "constrained"
-    assert summary["minutes"]["by_stage"] == {"evaluate_images": 4.0, "evaluate_depth": 10.0, "references": 1.0}
+    assert summary["minutes"]["by_stage"] == {"evaluate_images": 4.0, "evaluate_depth": 12.0, "references": 1.0}
     json.dumps(summary, allow_nan=False)
 
 

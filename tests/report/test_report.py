@@ -13,14 +13,14 @@ from alberti.data.manifest import Dataset
 from alberti.errors import DataError
 from alberti.files import read_json, write_json
 from alberti.report import ReportInputs, Result, build_report, headline_metrics
-from alberti.report.comparison import Change, paired_change
+from alberti.report.comparison import Change, gap_closed, paired_change
 from alberti.report.figures import curve_chart, interval_chart
 from alberti.report.gallery import build_gallery, choose_samples, paint_depth
 from alberti.report.summary import key_figures, sentences
 from alberti.report.tables import DEPTH_METRICS, IMAGE_METRICS, metric_table
 from stages.curves import read_curves
 
-ARMS = ("base", "unconstrained", "constrained")
+ARMS = ("base", "unconstrained", "constrained", "guided")
 DEPTH_ARMS = ("original", "kitti", *ARMS)
 
 
@@ -37,7 +37,10 @@ def inputs(workspace: Path) -> ReportInputs:
         condition=Dataset.open(workspace / "data" / "condition"),
         control_arm="unconstrained",
         constrained_arms=("constrained",),
-        curves={"Fine-tuning": {arm: read_curves(workspace / "plots" / "finetune")[arm] for arm in ARMS}},
+        variants={"guided": "unconstrained"},
+        guided_arms=("guided",),
+        references={name: Result.read(metrics / "references" / f"{name}.json") for name in ("renders", "reconstructions")},
+        curves={"Fine-tuning": read_curves(workspace / "plots" / "finetune")},
         annotation=read_json(metrics / "annotate.json"),
         facts={"profile": "default", "seed": 0, "git revision": None},
         params="seed: 0\n",
@@ -93,8 +96,12 @@ def test_page_says_what_ran_and_that_data_are_stand_ins(page: str) -> None:
 
 
 def test_page_without_stand_ins_or_constraint(inputs: ReportInputs, tmp_path: Path) -> None:
-    plain = replace(inputs, stand_ins=(), control_arm=None, constrained_arms=(), curves={}, annotation=None, depth={})
+    plain = replace(
+        inputs, stand_ins=(), control_arm=None, constrained_arms=(), variants={}, guided_arms=(), references={}, curves={},
+        annotation=None, depth={},
+    )  # fmt: skip
     text = build_report(plain, tmp_path / "index.html").read_text()
+    assert "guidance" not in text
     assert "Rendered stand-ins" not in text
     assert "No arm was trained with a constraint" in text
 
@@ -165,19 +172,48 @@ def test_sentences_follow_the_numbers(inputs: ReportInputs, shift: float, words:
     before = rng.uniform(0.4, 0.5, 40)
     after = before + shift + rng.normal(0, 0.02, 40) * (shift != 0) + rng.normal(0, 0.05, 40) * (shift == 0)
     images = results_with({"base": before, "unconstrained": before, "constrained": after})
-    told = sentences(replace(inputs, images=images, depth={}))
+    told = sentences(replace(inputs, images=images, depth={}, variants={}, guided_arms=(), references={}))
     assert told[0].startswith("In “constrained” the constraint " + words)
     assert f"{100 * after.mean():.1f} %" in told[0]
     assert f"{100 * before.mean():.1f} %" in told[0]
 
 
+def test_guidance_is_judged_against_the_weights_that_it_draws_with(inputs: ReportInputs) -> None:
+    rng = np.random.default_rng(0)
+    shares = {"unconstrained": rng.uniform(0.3, 0.4, 40), "reconstructions": rng.uniform(0.7, 0.8, 40)}
+    shares["guided"] = (shares["unconstrained"] + shares["reconstructions"]) / 2
+    results = results_with(shares)
+    through = {"reconstructions": results.pop("reconstructions")}
+    told = " ".join(sentences(replace(inputs, images=results, references=through, depth={}, control_arm=None)))
+    assert "In “guided” guidance while sampling made the pictures straighter" in told
+    assert "in “unconstrained”, which has the same weights" in told
+    assert "That is 50 % of the way from “unconstrained”" in told
+    assert "close kin to the share" in told
+    assert "one seed" in told
+    plain = " ".join(sentences(replace(inputs, images=results, depth={}, guided_arms=(), references={})))
+    assert "In “guided” another way of sampling made" in plain
+    assert "close kin" not in plain
+    assert "of the way" not in plain
+
+
+def test_share_of_the_gap() -> None:
+    rng = np.random.default_rng(1)
+    low, high = rng.uniform(0, 0.1, 30), rng.uniform(0.6, 0.7, 30)
+    results = results_with({"low": low, "high": high, "between": low + 0.25 * (high - low)})
+    share = gap_closed(results["between"], results["low"], results["high"], "consistency_2")
+    assert share is not None
+    assert (share.value, share.low, share.high, share.n) == (*[pytest.approx(0.25)] * 3, 30)
+    assert gap_closed(results["between"], results["high"], results["low"], "consistency_2") is None, "no gap to close"
+
+
 def test_key_figures_and_headline_keys(inputs: ReportInputs) -> None:
     figures = key_figures(inputs)
-    assert [figure.label.split(",")[0] for figure in figures] == [
-        "line within 2° of a vanishing point",
-        "AbsRel of dpt",
-        "AbsRel of pixelformer",
+    assert [figure.label for figure in figures] == [
+        f"{what}, {pair}"
+        for what in ("line within 2° of a vanishing point", "AbsRel of dpt", "AbsRel of pixelformer")
+        for pair in ("constrained against unconstrained", "guided against unconstrained")
     ]
+    assert str(figures[0]).endswith(f"{figures[0].value} ({figures[0].interval})")
     assert figures[0].verdict == "better", "the fixture's constrained arm is bent least"
     summary = headline_metrics(inputs)
     assert set(summary["images"]["base"]) == {
@@ -186,6 +222,7 @@ def test_key_figures_and_headline_keys(inputs: ReportInputs) -> None:
     gain = summary["images"]["constrained"]["consistency_2_gain"]
     shares = {arm: inputs.images[arm].summary["consistency_2"] for arm in ARMS}
     assert gain == pytest.approx(shares["constrained"] - shares["unconstrained"])
+    assert summary["images"]["guided"]["consistency_2_gain"] == pytest.approx(shares["guided"] - shares["unconstrained"])
     assert summary["depth"]["dpt"]["kitti"]["abs_rel"] == inputs.depth["dpt"]["kitti"].summary["abs_rel"]
 
 

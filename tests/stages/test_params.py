@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from alberti.diffusion.config import VanishingGuidance
 from alberti.errors import ConfigError
 from pipeline.profiles import compose
 from stages.params import DepthTrainParams, check_params, load_params
@@ -166,11 +167,14 @@ def test_variants_that_contradict_the_rest_are_refused(values: dict, variants: d
         check_params(values)
 
 
-def test_the_default_has_the_paper_s_arms_and_no_variants(project: Path) -> None:
+def test_the_default_has_the_paper_s_arms_and_guidance_beside_them(project: Path) -> None:
     params = load_params(project / "params.yaml")
     assert params.arms == {
         "base": {"steps": 0},
         "unconstrained": {"constraint": None},
         "constrained": {"constraint": "perspective"},
     }
-    assert params.variants == {}
+    assert list(params.variants) == ["guided"]
+    assert params.weights_of("guided") == "unconstrained"
+    assert params.sampling("guided").vanishing_guidance == VanishingGuidance()
+    assert params.sampling("guided").seed == params.sampling("unconstrained").seed == params.seed
