@@ -19,7 +19,6 @@ from pipeline.profiles import compose
 
 OVERRIDES = (
     "~arms.unconstrained",
-    "variants.guided.arm=constrained",
     "finetune.steps=40",
     "finetune_depth.models=[pixelformer]",
     "evaluate_depth.arms=[original,constrained]",

@@ -21,6 +21,7 @@ ARMS = (*TRAINED, GUIDED)
 @pytest.fixture(scope="module")
 def params() -> Params:
     values = compose(PROJECT, "smoke")
+    values["variants"] = {"guided": {"arm": "unconstrained", "generate": {"vanishing_guidance": {}}}}
     values["finetune_depth"]["models"] = ["dpt", "pixelformer"]
     values["finetune_depth"]["arms"] = list(ARMS)
     values["evaluate_depth"]["arms"] = ["original", "kitti", *ARMS]
