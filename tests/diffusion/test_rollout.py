@@ -89,8 +89,9 @@ def _config(**changes):
 
 def test_training_on_rollouts_straightens_what_is_sampled(trained, toy, points):
     def run(weight):
+        config = _config(weight=weight, steps=40, lr=3e-3)
         base = DepthDiffusion.load(trained[0])
-        return finetune(base, toy, points, _config(weight=weight, steps=40, lr=3e-3), checkpoints=None, run_key={}, device="cpu").history
+        return finetune(base, toy, points, config, checkpoints=None, run_key={}, device="cpu").history
 
     weak, strong = run(1e-9), run(2.0)
     assert strong[0]["constraint"] == weak[0]["constraint"]
