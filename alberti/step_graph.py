@@ -4,8 +4,10 @@ A small network's step is hundreds of short kernels, and launching them one by o
 Captured once and replayed, the step costs what its kernels cost.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,27 +18,26 @@ if TYPE_CHECKING:
 WARM_UP = 3
 
 
-class PreparedLoss(Protocol):
+class PreparedLoss(ABC):
     """A loss in two parts: what the host decides about a batch, and what the device computes from it.
 
     Only such a loss can be captured: ``compute`` must launch the same kernels whatever the values, so nothing in it may depend
     on them on the host (no ``.item()``, no shape that varies from step to step).
     """
 
+    @abstractmethod
     def prepare(self, batch: "Batch", device: torch.device) -> dict[str, Tensor]:
         """Tensors of fixed shapes, on the CPU or on ``device``."""
-        ...
 
+    @abstractmethod
     def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Per-sample losses and values to log, from ``inputs`` on the model's device."""
-        ...
 
-
-def run_prepared(loss: PreparedLoss, model: nn.Module, batch: "Batch") -> tuple[Tensor, dict[str, Tensor]]:
-    """Both parts one after the other: the loss as an ordinary function."""
-    device = next(model.parameters()).device
-    inputs = loss.prepare(batch, device)
-    return loss.compute(model, {name: to_device(value, device) for name, value in inputs.items()})
+    def __call__(self, model: nn.Module, batch: "Batch") -> tuple[Tensor, dict[str, Tensor]]:
+        """Both parts one after the other: the loss as an ordinary function."""
+        device = next(model.parameters()).device
+        inputs = self.prepare(batch, device)
+        return self.compute(model, {name: to_device(value, device) for name, value in inputs.items()})
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -44,6 +45,17 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or values.device.type != "cpu":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+@contextmanager
+def no_search() -> Iterator[None]:
+    """Without cuDNN's search for the fastest convolution: it pays for a training's one shape and costs seconds for others."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class StepGraph:

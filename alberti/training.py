@@ -221,7 +221,7 @@ def train_loop(
     """
     if num_samples < 1:
         raise ConfigError(f"{description}: nothing to train on")
-    store = Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}, config.keep) if checkpoints else None
+    store = Checkpoints(checkpoints, {**run_key, "loop": loop_key(config)}, config.keep) if checkpoints else None
     run = _Run(model, loss_fn, num_samples, config, store, _accelerator(device))
     start = run.restore()
     tell = _teller(description, run)
@@ -336,11 +336,7 @@ class _Run:
 
     def _whole_step(self, inputs: dict[str, Tensor]) -> Tensor:
         """The device's part of a step from the loss's prepared inputs: what a CUDA graph captures."""
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.mixed_precision == "bf16"):
-            losses, values = self.loss_fn.compute(self.wrapped, inputs)  # type: ignore[attr-defined]
-        self.accelerator.backward(losses.mean())
-        self.averages.add({"loss": losses, **values})
-        health = self._clip([losses.detach().float().mean()])
+        health = self._clip([self._backward(lambda: self.loss_fn.compute(self.wrapped, inputs))])  # type: ignore[attr-defined]
         self._apply()
         return health
 
@@ -358,12 +354,16 @@ class _Run:
             share = _share(batch, accelerator.process_index * config.accumulate + micro, self.parts)
             last = micro == config.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.wrapped):
-                with torch.autocast(accelerator.device.type, torch.bfloat16, config.mixed_precision == "bf16"):
-                    losses, values = self.loss_fn(self.wrapped, share)
-                accelerator.backward(losses.mean() / config.accumulate)
-            self.averages.add({"loss": losses, **values})
-            health.append(losses.detach().float().mean())
+                health.append(self._backward(lambda share=share: self.loss_fn(self.wrapped, share)))  # type: ignore[misc]
         return self._clip(health)
+
+    def _backward(self, loss: Callable[[], tuple[Tensor, dict[str, Tensor]]]) -> Tensor:
+        """Add the gradients of one micro-batch and what is logged of it; its mean loss."""
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.mixed_precision == "bf16"):
+            losses, values = loss()
+        self.accelerator.backward(losses.mean() / self.config.accumulate)
+        self.averages.add({"loss": losses, **values})
+        return losses.detach().float().mean()
 
     def _clip(self, health: list[Tensor]) -> Tensor:
         clip = self.config.grad_clip
@@ -438,10 +438,10 @@ def _accelerator(device: str | torch.device | None) -> "Accelerator":
 def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: LoopConfig) -> None:
     """Delete the checkpoints of a finished run, once its result is safely written; only the main process does."""
     if is_main():
-        Checkpoints(checkpoints, {**run_key, "loop": _loop_key(config)}).discard()
+        Checkpoints(checkpoints, {**run_key, "loop": loop_key(config)}).discard()
 
 
-def _loop_key(config: LoopConfig) -> dict[str, Any]:
+def loop_key(config: LoopConfig) -> dict[str, Any]:
     """What of the loop's settings changes the result; how often to checkpoint does not."""
     settings = dict(vars(config))
     for name in ("checkpoint_every", "keep", "cuda_graph"):

@@ -13,11 +13,12 @@ from alberti.data.manifest import Dataset
 from alberti.data.transforms import View, transform
 from alberti.depth.augmentation import Augmentation as Augmentation
 from alberti.depth.augmentation import Change, centre_of, colour_tables, cut, draw_change
-from alberti.depth.resident import Resident, keep_resident, upload
+from alberti.depth.resident import Resident, keep_resident
 from alberti.errors import ConfigError, DataError
 from alberti.metrics.depth import kb_window
 from alberti.parallel import core_count
 from alberti.seeding import numpy_generator
+from alberti.step_graph import to_device
 from alberti.training import Batch, global_batch
 
 _READERS = 8
@@ -179,7 +180,7 @@ class Batches:
                 order += rows
                 images.append(found[0])
                 depth.append(found[1])
-        back = upload(torch.tensor(order).argsort(), images[0].device)
+        back = to_device(torch.tensor(order).argsort(), images[0].device)
         return torch.cat(images)[back], torch.cat(depth)[back], changes
 
     def _read(self, keys: list[tuple[int, int]], batch: Batch) -> tuple[Tensor, Tensor, list[Change]]:

@@ -15,9 +15,8 @@ from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_file, read_json, sha256_json, write_json
 from alberti.images import read_image
 from alberti.metrics.depth import kb_window
+from alberti.metrics.predictions import SIDECAR
 from alberti.progress import Progress
-
-SIDECAR = "predictions.json"
 
 
 @dataclass(frozen=True)

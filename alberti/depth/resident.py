@@ -18,6 +18,7 @@ from alberti.data.manifest import Dataset, Sample
 from alberti.data.transforms import View
 from alberti.depth.augmentation import FRACTION, FRACTION_BITS, Change, Turn
 from alberti.progress import Progress
+from alberti.step_graph import to_device
 
 if TYPE_CHECKING:
     from alberti.depth.data import DepthSamples
@@ -96,13 +97,13 @@ class Resident:
         """Pictures (b, 3, h, w) uint8 and depth (b, h, w), rotated, cropped and mirrored as :func:`augmentation.cut` does."""
         device, (height, width) = self._pixels.device, self._crop
         rows = [(index, change.x0, change.y0, int(change.flip)) for index, change in zip(indices, changes, strict=True)]
-        index, x0, y0, flip = upload(torch.tensor(rows).T.contiguous(), device)[:, :, None, None]
+        index, x0, y0, flip = to_device(torch.tensor(rows).T.contiguous(), device)[:, :, None, None]
         column, row = torch.arange(width, device=device), torch.arange(height, device=device)[:, None]
         x, y = x0 + torch.where(flip > 0, width - 1 - column, column), y0 + row
         places = self._places[index.flatten()].T[:, :, None, None]
         if self._rotates:
             turns = [Turn.of(change.degrees, self._centres[at]) for at, change in zip(indices, changes, strict=True)]
-            turn = Turn(*upload(torch.tensor(turns, dtype=torch.float64).T.contiguous(), device)[:, :, None, None])
+            turn = Turn(*to_device(torch.tensor(turns, dtype=torch.float64).T.contiguous(), device)[:, :, None, None])
             images, depth = self._rotated(places, *turn.source(x, y))
         else:
             start, stride, _ = places
@@ -141,10 +142,3 @@ def _views(samples: "DepthSamples", readers: int) -> Iterator[View]:
                 progress.advance()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Copy CPU values to ``device``, to a GPU through pinned memory, so that the copy waits for nothing."""
-    if device.type != "cuda" or values.device.type != "cpu":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)

@@ -3,8 +3,7 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from alberti.data.manifest import Dataset
 from alberti.depth.augmentation import Augmentation, apply_tables
 from alberti.depth.data import Batches, DepthSamples, Mixture, spread
 from alberti.depth.models import DepthModel
-from alberti.depth.resident import upload
 from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.training import Batch, LoopConfig, TrainResult, discard_checkpoints, train_loop
+from alberti.step_graph import PreparedLoss, no_search
+from alberti.training import Batch, LoopConfig, TrainResult, discard_checkpoints, loop_key, train_loop
 
 
 @dataclass(frozen=True)
@@ -165,10 +164,9 @@ def _run_key(
     settings = {
         name: value for name, value in vars(config).items() if name not in ("loop", "augmentation", "cache_mb", "workers")
     }
-    loop = {name: value for name, value in vars(config.loop).items() if name not in ("checkpoint_every", "keep", "cuda_graph")}
     data = [None if part is None else part.info.fingerprint for part in (dataset, mix, validation)]
     return {
-        "depth": {**settings, "augmentation": vars(config.augmentation), "loop": loop},
+        "depth": {**settings, "augmentation": vars(config.augmentation), "loop": loop_key(config.loop)},
         "data": data,
         "model": {**vars(model.info), "weights": _digest(model)},
         **(run_key or {}),
@@ -206,8 +204,8 @@ def _check_range(samples: DepthSamples, config: DepthTrainConfig) -> None:
     )
 
 
-class DepthLoss:
-    """The loss of a batch in two parts, see :class:`alberti.step_graph.PreparedLoss`, for a model of ``kind``."""
+class DepthLoss(PreparedLoss):
+    """The loss of a batch in two parts, for a model of ``kind``."""
 
     def __init__(self, kind: str, batches: Batches, config: DepthTrainConfig):
         self.batches, self.config = batches, config
@@ -223,12 +221,6 @@ class DepthLoss:
         mask = (depth > self.config.min_depth) & (depth <= self.config.max_depth)
         loss, values = self.terms(model(apply_tables(inputs["images"], inputs["colours"])), depth, mask)
         return loss, {**values, "empty": (valid_pixels(depth, mask) == 0).float()}
-
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Both parts at once, on the model's device."""
-        device = next(model.parameters()).device
-        inputs = self.prepare(batch, device)
-        return self.compute(model, {name: upload(value, device) for name, value in inputs.items()})
 
 
 def depth_loss_terms(
@@ -260,7 +252,7 @@ def _mean_error(model: DepthModel, samples: DepthSamples, config: DepthTrainConf
     device, training = model.mean.device, model.training
     errors = []
     model.eval()
-    with _any_shape():
+    with no_search():
         for index in spread(len(samples), config.validation_images):
             view = samples.view(index)
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].float().to(device) / 255
@@ -274,17 +266,6 @@ def _mean_error(model: DepthModel, samples: DepthSamples, config: DepthTrainConf
             f"{samples.dataset.folder}: no validation picture has depth within ({config.min_depth:g}, {config.max_depth:g}] m"
         )
     return sum(errors) / len(errors)
-
-
-@contextmanager
-def _any_shape() -> Iterator[None]:
-    """No search for the fastest convolutions, which pays for a training's one shape and costs seconds for each other one."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def _abs_rel(pred: Tensor, depth: Tensor, mask: Tensor, kind: str, config: DepthTrainConfig) -> Tensor:

@@ -16,7 +16,7 @@ from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
-from alberti.step_graph import run_prepared, to_device
+from alberti.step_graph import PreparedLoss, to_device
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
@@ -151,7 +151,7 @@ def _load(source: TrainingSource, config: BaseConfig, batch: Batch, device: torc
     return data
 
 
-class _VaeLoss:
+class _VaeLoss(PreparedLoss):
     """Reconstruction, image gradients and KL divergence of a batch."""
 
     def __init__(self, source: TrainingSource, config: BaseConfig):
@@ -171,9 +171,6 @@ class _VaeLoss:
         edges = gradient_difference(decoded.float(), images)
         loss = l1 + config.gradient_weight * edges + config.kl_weight * divergence
         return loss, {"l1": l1, "gradient": edges, "kl": divergence}
-
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return run_prepared(self, model, batch)
 
 
 class _Encoded:
@@ -233,7 +230,7 @@ class _EncodedOnce(_Encoded):
         return ids, mean, deviation, self._columns[3][rows], condition
 
 
-class _UNetLoss:
+class _UNetLoss(PreparedLoss):
     """The denoising loss of a batch of encoded pictures."""
 
     def __init__(self, encoded: _Encoded, config: BaseConfig, base: DepthDiffusion):
@@ -268,9 +265,6 @@ class _UNetLoss:
         plain = denoising_loss(prediction, target, level, schedule)
         loss = denoising_loss(prediction, target, level, schedule, min_snr_gamma=self.config.min_snr_gamma)
         return loss, {"mse": plain.detach(), **by_noise_level("mse", plain.detach(), t, schedule.num_steps)}
-
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return run_prepared(self, model, batch)
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """The constraint's value at a latent estimate, with gradients, at the memory cost of a few decoded images."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
 from alberti.diffusion.model import DepthDiffusion
-from alberti.errors import ConfigError
+from alberti.step_graph import no_search
 
 _PIXELS = {"full": 4 * 512**2, "tiny": 16 * 512**2}
 """Pixels that are decoded at once: with Stable Diffusion's decoder 4 images of 512 x 512 take 12 GiB in bfloat16."""
@@ -31,7 +31,7 @@ class _ValuesWithGradient(torch.autograd.Function):
         for start in range(0, len(latents), chunk):
             part = slice(start, start + chunk)
             leaf = latents[part].detach().requires_grad_()
-            with torch.enable_grad(), _no_search(len(leaf) != chunk):
+            with torch.enable_grad(), no_search() if len(leaf) != chunk else nullcontext():
                 value = function(leaf, part)
                 gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
             values.append(value.detach())
@@ -43,17 +43,6 @@ class _ValuesWithGradient(torch.autograd.Function):
     def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor, None, None]:
         (gradients,) = ctx.saved_tensors
         return grad_values.view(-1, 1, 1, 1) * gradients, None, None
-
-
-@contextmanager
-def _no_search(active: bool) -> Iterator[None]:
-    """Without cuDNN's search for the fastest convolution, which it makes for every new batch size and which takes seconds."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before and not active
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 class _FullDecoder(nn.Module):
@@ -77,11 +66,7 @@ class ConstraintTerm:
     """
 
     def __init__(self, base: DepthDiffusion, config: FinetuneConfig, device: torch.device):
-        if config.decoder == "tiny" and base.tiny_decoder is None:
-            raise ConfigError(
-                "decoder: 'tiny' needs a base with a tiny_decoder folder; distil one with "
-                "alberti.diffusion.tiny.distil_tiny_decoder, or set decoder to 'full'"
-            )
+        base.check_decoder(config.decoder, "decoder")
         assert config.constraint is not None
         self.constraint: Constraint = constraint_named(config.constraint)
         self.num_lines = config.num_lines

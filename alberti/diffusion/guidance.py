@@ -38,11 +38,7 @@ class VanishingGuide:
     """
 
     def __init__(self, model: DepthDiffusion, config: VanishingGuidance, points: Sequence[Points], steps: int):
-        if config.decoder == "tiny" and model.tiny_decoder is None:
-            raise ConfigError(
-                "vanishing_guidance.decoder: 'tiny' needs a model with a tiny_decoder folder; make one with "
-                "`alberti distil-decoder`, or set decoder to 'full'"
-            )
+        model.check_decoder(config.decoder, "vanishing_guidance.decoder")
         self.model, self.config, self.prediction_type = model, config, model.schedule.prediction_type
         self.step = config.strength / steps
         batch = stack_points(points).to(model.device)

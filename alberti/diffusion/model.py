@@ -158,6 +158,14 @@ class DepthDiffusion:
                 f"scheduler_config.json."
             )
 
+    def check_decoder(self, name: str, option: str) -> None:
+        """ConfigError if the setting ``option`` asks for the "tiny" decoder and there is none."""
+        if name == "tiny" and self.tiny_decoder is None:
+            raise ConfigError(
+                f"{option}: 'tiny' needs a model with a {TINY_DECODER} folder; make one with `alberti distil-decoder`, "
+                "or set it to 'full'"
+            )
+
     def check_size(self, height: int, width: int) -> None:
         """ConfigError unless VAE and UNet can work on images of this size."""
         multiple = self.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)

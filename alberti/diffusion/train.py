@@ -24,7 +24,7 @@ from alberti.diffusion.sources import DatasetSource
 from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.images import write_image
-from alberti.step_graph import run_prepared
+from alberti.step_graph import PreparedLoss
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
 
 
@@ -119,7 +119,7 @@ def finetune(
     )
 
 
-class Objective:
+class Objective(PreparedLoss):
     """The loss of one batch in two parts: what the host decides and reads, and what the device computes."""
 
     def __init__(self, base: DepthDiffusion, cache: TrainingCache, config: FinetuneConfig, term: ConstraintTerm | None):
@@ -127,11 +127,7 @@ class Objective:
         steps = config.rollout_steps
         self.rollout = Rollout(base.schedule, steps, config.rollout_gradient_steps) if steps else None
 
-    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return run_prepared(self, model, batch)
-
     def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """See :class:`alberti.step_graph.PreparedLoss`."""
         config, schedule, visits = self.config, self.schedule, batch.visits
         ids = [self.cache.ids[index] for index in batch.indices]
         flipped = chance(config.seed, "flip", ids, visits, 0.5 if config.flip else 0.0)

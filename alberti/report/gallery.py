@@ -13,11 +13,12 @@ from alberti.data.manifest import Dataset, Sample
 from alberti.data.sources import evenly
 from alberti.errors import DataError
 from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import segment_angles
+from alberti.geometry.vanishing_points import assign_segments
 from alberti.metrics.perspective import segments_consistency
 from alberti.report.inputs import ReportInputs
 
 _WITHIN = 2.0
+_NUM_LINES = 500
 _RAYS = 18
 _POINTS = 4
 """Vanishing points that get a colour of their own; further ones share the last."""
@@ -99,14 +100,8 @@ def _picture(label: str, kind: str, dataset: Dataset, sample: Sample) -> Picture
 
 
 def _coloured(segments: np.ndarray, points: np.ndarray) -> list[Line]:
-    if len(points) == 0:
-        return [_line(segment, None) for segment in segments]
-    angles = segment_angles(segments, points)
-    nearest, angle = angles.argmin(axis=1), angles.min(axis=1)
-    return [
-        _line(segment, int(point) if within else None)
-        for segment, point, within in zip(segments, nearest, angle <= _WITHIN, strict=True)
-    ]
+    assigned = assign_segments(segments, points, _WITHIN)
+    return [_line(segment, int(point) if point >= 0 else None) for segment, point in zip(segments, assigned, strict=True)]
 
 
 def _line(ends: np.ndarray, point: int | None) -> Line:
@@ -135,6 +130,17 @@ def _rays(points: np.ndarray, width: int, height: int) -> list[Line]:
 def _depth_picture(dataset: Dataset, sample: Sample) -> Picture:
     depth = dataset.read_depth(sample)
     return Picture("depth", "depth", data_uri(paint_depth(depth)), sample.width, sample.height)
+
+
+def profiles_of(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Perspective profiles of a picture (H, W, 3) uint8: (K, 500) for (K, 3) vanishing points."""
+    import torch
+
+    from alberti.data.transforms import to_tensor
+    from alberti.losses import perspective_profile
+
+    profile = perspective_profile(to_tensor(image)[None], torch.from_numpy(points).float()[None], num_lines=_NUM_LINES)
+    return profile[0].numpy()
 
 
 def paint_depth(depth: np.ndarray) -> np.ndarray:

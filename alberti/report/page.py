@@ -9,14 +9,13 @@ from alberti.files import write_text
 from alberti.overlays import COLOURS
 from alberti.report.comparison import paired_change
 from alberti.report.figures import arm_colour, change_chart, curve_chart, interval_chart, profile_chart
-from alberti.report.gallery import build_gallery, choose_samples, file_uri, point_class
+from alberti.report.gallery import build_gallery, choose_samples, file_uri, point_class, profiles_of
 from alberti.report.inputs import ReportInputs
 from alberti.report.seed_tables import heading, plain_tables
 from alberti.report.summary import key_figures, sentences
 from alberti.report.tables import DEPTH_METRICS, image_tables, metric_table
 
 _PROFILE_POINTS = 3
-_NUM_LINES = 500
 
 
 def build_report(inputs: ReportInputs, out: str | Path) -> Path:
@@ -127,16 +126,6 @@ def _profile(inputs: ReportInputs, ids: list[str], arms: list[str]) -> dict[str,
     condition = inputs.condition.by_id(sample_id)
     if condition.image is not None:
         sources = {"reference": (inputs.condition, condition), **sources}
-    profiles = {name: _profile_of(dataset.read_image(sample), points) for name, (dataset, sample) in sources.items()}
+    profiles = {name: profiles_of(dataset.read_image(sample), points) for name, (dataset, sample) in sources.items()}
     shown = list(range(min(len(points), _PROFILE_POINTS)))
     return {"id": sample_id, "chart": profile_chart(profiles, arms, shown)}
-
-
-def _profile_of(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    import torch
-
-    from alberti.data.transforms import to_tensor
-    from alberti.losses import perspective_profile
-
-    profile = perspective_profile(to_tensor(image)[None], torch.from_numpy(points).float()[None], num_lines=_NUM_LINES)
-    return profile[0].numpy()

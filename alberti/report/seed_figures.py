@@ -15,11 +15,11 @@ from alberti.data.sources import evenly
 from alberti.errors import DataError
 from alberti.files import atomic_file
 from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import segment_angles
+from alberti.geometry.vanishing_points import assign_segments
 from alberti.images import write_image
 from alberti.metrics.perspective import segments_consistency
 from alberti.overlays import draw_segments, draw_vanishing_lines
-from alberti.report.gallery import paint_depth
+from alberti.report.gallery import paint_depth, profiles_of
 from alberti.report.seeds import CEILING, RENDERS
 
 if TYPE_CHECKING:
@@ -97,18 +97,11 @@ def _tile(name: str, dataset: Dataset, sample: Sample, overlay: str) -> np.ndarr
     large = _enlarge(image, cv2.INTER_CUBIC)
     scale = large.shape[1] / width
     if overlay == "lines":
-        large = draw_segments(large, (segments + 0.5) * scale - 0.5, _assignment(segments, points), thickness=2)
+        large = draw_segments(large, (segments + 0.5) * scale - 0.5, assign_segments(segments, points, _WITHIN), thickness=2)
     else:
         moved = points @ np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5], [0, 0, 1]]).T
         large = draw_vanishing_lines(large, moved)
     return np.vstack([large, _text(note, large.shape[1])])
-
-
-def _assignment(segments: np.ndarray, points: np.ndarray) -> np.ndarray:
-    if not len(points) or not len(segments):
-        return np.full(len(segments), -1)
-    angles = segment_angles(segments, points)
-    return np.where(angles.min(axis=1) <= _WITHIN, angles.argmin(axis=1), -1)
 
 
 def _enlarge(image: np.ndarray, how: int) -> np.ndarray:
@@ -192,13 +185,7 @@ def _profiles(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(K, 500), smoothed over five lines."""
     if not len(points):
         return np.zeros((0, 500))
-    import torch
-
-    from alberti.data.transforms import to_tensor
-    from alberti.losses import perspective_profile
-
-    profile = perspective_profile(to_tensor(image)[None], torch.from_numpy(points).float()[None], num_lines=500)[0].numpy()
-    return np.array([np.convolve(row, np.ones(5) / 5, "same") for row in profile])
+    return np.array([np.convolve(row, np.ones(5) / 5, "same") for row in profiles_of(image, points)])
 
 
 def _canvas(count: int, width: float, height: float) -> "tuple[Any, list[Axes]]":
