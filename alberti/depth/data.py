@@ -18,8 +18,8 @@ from alberti.errors import ConfigError, DataError
 from alberti.metrics.depth import kb_window
 from alberti.parallel import core_count
 from alberti.seeding import numpy_generator
-from alberti.step_graph import to_device
 from alberti.training import Batch, global_batch
+from alberti.training.step_graph import to_device
 
 _READERS = 8
 _Size = tuple[int, int]

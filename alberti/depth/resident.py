@@ -18,7 +18,7 @@ from alberti.data.manifest import Dataset, Sample
 from alberti.data.transforms import View
 from alberti.depth.augmentation import FRACTION, FRACTION_BITS, Change, Turn
 from alberti.progress import Progress
-from alberti.step_graph import to_device
+from alberti.training.step_graph import to_device
 
 if TYPE_CHECKING:
     from alberti.depth.data import DepthSamples

@@ -21,8 +21,8 @@ from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.step_graph import PreparedLoss, no_search
 from alberti.training import Batch, LoopConfig, TrainResult, discard_checkpoints, loop_key, train_loop
+from alberti.training.step_graph import PreparedLoss, no_search
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
-from alberti.step_graph import PreparedLoss, to_device
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+from alberti.training.step_graph import PreparedLoss, to_device
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
 _MEASURED = 256

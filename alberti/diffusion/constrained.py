@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
 from alberti.diffusion.model import DepthDiffusion
-from alberti.step_graph import no_search
+from alberti.training.step_graph import no_search
 
 _PIXELS = {"full": 4 * 512**2, "tiny": 16 * 512**2}
 """Pixels that are decoded at once: with Stable Diffusion's decoder 4 images of 512 x 512 take 12 GiB in bfloat16."""

@@ -21,7 +21,7 @@ from alberti.diffusion.sources import DatasetSource
 from alberti.files import atomic_folder, sha256_json, write_json
 from alberti.geometry.camera import flip_homography, transform_vanishing_points
 from alberti.progress import Progress
-from alberti.step_graph import to_device
+from alberti.training.step_graph import to_device
 
 _BATCH = 16
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alberti.seeding import derive_seed
-from alberti.step_graph import to_device
+from alberti.training.step_graph import to_device
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)

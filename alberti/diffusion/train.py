@@ -24,8 +24,8 @@ from alberti.diffusion.sources import DatasetSource
 from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.images import write_image
-from alberti.step_graph import PreparedLoss
 from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+from alberti.training.step_graph import PreparedLoss
 
 
 @dataclass

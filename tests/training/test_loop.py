@@ -183,7 +183,7 @@ def test_a_batch_that_does_not_divide_is_refused():
 _SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_training import _deterministic_loss, _model
+from test_loop import _deterministic_loss, _model
 from alberti.training import LoopConfig, train_loop
 from pathlib import Path
 config = LoopConfig(steps=8, batch_size=4, lr=1e-2, ema_decay=0.9, checkpoint_every=3, log_every=5, seed=3)

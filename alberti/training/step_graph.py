@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from alberti.training import Batch
+    from alberti.training.schedule import Batch
 
 WARM_UP = 3
 

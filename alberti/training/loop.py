@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,58 +21,13 @@ from alberti.errors import AlbertiError, ConfigError
 from alberti.files import write_json
 from alberti.processes import is_launched, is_main, join
 from alberti.progress import Progress
-from alberti.seeding import derive_seed, torch_generator
-from alberti.step_graph import StepGraph
+from alberti.seeding import derive_seed
+from alberti.training.averages import ExponentialMovingAverage, LoggedAverages
+from alberti.training.schedule import Batch, LoopConfig, global_batch, loop_key, lr_at, share_of
+from alberti.training.step_graph import StepGraph
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-LR_SCHEDULES = ("constant", "cosine", "polynomial")
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How to train; ``batch_size`` is global, whatever the number of processes and of micro-batches."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    lr_schedule: str = "constant"
-    """"constant", "cosine" or "polynomial" (power 0.9), the last two down to ``lr_final``."""
-    lr_final: float = 0.0
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    grad_clip: float = 1.0
-    accumulate: int = 1
-    """Micro-batches a step."""
-    ema_decay: float = 0.0
-    """0: no exponential moving average."""
-    mixed_precision: str = "no"
-    """"no" or "bf16"."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0: none."""
-    keep: int = 2
-    log_every: int = 10
-    seed: int = 0
-    cuda_graph: bool = False
-    """On a CUDA device capture the step and replay it, in one process and without accumulation. The loss must be one in two
-    parts, see :class:`alberti.step_graph.PreparedLoss`. Elsewhere nothing changes.
-    """
-
-    def __post_init__(self) -> None:
-        if self.lr_schedule not in LR_SCHEDULES:
-            raise ConfigError(f"lr_schedule: expected one of {', '.join(LR_SCHEDULES)}, got {self.lr_schedule!r}")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one call of the loss function works on: ``visits[i]`` says how often sample ``indices[i]`` came before."""
-
-    indices: list[int]
-    visits: list[int]
-    step: int
 
 
 @dataclass
@@ -111,83 +65,6 @@ def logged_to(log: LogFunction) -> Iterator[None]:
         yield
     finally:
         _LOG.reset(token)
-
-
-def lr_at(step: int, config: LoopConfig) -> float:
-    """Learning rate of optimizer step ``step`` (from 0): linear warm-up, then the schedule from ``lr`` to ``lr_final``."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    if config.lr_schedule == "constant":
-        return config.lr
-    progress = min((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps), 1.0)
-    left = (1 - progress) ** 0.9 if config.lr_schedule == "polynomial" else 0.5 * (1 + math.cos(math.pi * progress))
-    return config.lr_final + (config.lr - config.lr_final) * left
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> list[int]:
-    return torch.randperm(count, generator=torch_generator(seed, "order", epoch)).tolist()
-
-
-def global_batch(seed: int, step: int, batch_size: int, count: int) -> Batch:
-    """The samples of optimizer step ``step``: a new permutation every epoch, batches running on across its end."""
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    indices = [_permutation(seed, position // count, count)[position % count] for position in positions]
-    return Batch(indices, [position // count for position in positions], step)
-
-
-def _share(batch: Batch, part: int, parts: int) -> Batch:
-    size = len(batch.indices) // parts
-    chosen = slice(part * size, (part + 1) * size)
-    return Batch(batch.indices[chosen], batch.visits[chosen], batch.step)
-
-
-class ExponentialMovingAverage:
-    """theta_ema <- decay theta_ema + (1 - decay) theta after every step, over the trainable parameters, in float32."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.shadow = {name: value.detach().float().clone() for name, value in self._parameters.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        values = [value.detach().float() for value in self._parameters.values()]
-        torch._foreach_lerp_(list(self.shadow.values()), values, 1 - self.decay)
-
-    def load(self, shadow: dict[str, Tensor]) -> None:
-        for name, value in shadow.items():
-            self.shadow[name].copy_(value)
-
-
-class _Averages:
-    """Sums of logged per-sample values since the last log line, kept on the device so that nothing waits for them."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            # NaN marks "does not apply to this sample" (a noise-level bin it is not in, say).
-            kept = value.detach().float()
-            applies = ~torch.isnan(kept)
-            pair = torch.stack([torch.where(applies, kept, 0).sum(), applies.sum()])
-            # in place, for a captured step adds to the same memory every time
-            self.sums[name] = self.sums[name].add_(pair) if name in self.sums else pair
-
-    def gather(self, reduce: Callable[[Tensor], Tensor], is_main: bool) -> None:
-        """Move every process's sums to the main process, which writes the checkpoint."""
-        for _, value in sorted(self.sums.items()):
-            value.copy_(reduce(value.clone()) * is_main)
-
-    def flush(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        names = sorted(self.sums)
-        if not names:
-            return {}
-        table = reduce(torch.stack([self.sums[name] for name in names])).cpu()
-        for value in self.sums.values():
-            value.zero_()
-        return {name: (total / count).item() for name, (total, count) in zip(names, table, strict=True) if count > 0}
 
 
 def train_loop(
@@ -276,7 +153,7 @@ class _Run:
         self._graph = StepGraph(self._whole_step, accelerator.device) if self.captures else None
         self.average = ExponentialMovingAverage(model, config.ema_decay) if config.ema_decay else None
         self.history: list[dict[str, float]] = []
-        self.averages, self.note = _Averages(), ""
+        self.averages, self.note = LoggedAverages(), ""
         self._pending: tuple[Batch, Tensor] | None = None
 
     def restore(self) -> int:
@@ -351,7 +228,7 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         health = []
         for micro in range(config.accumulate):
-            share = _share(batch, accelerator.process_index * config.accumulate + micro, self.parts)
+            share = share_of(batch, accelerator.process_index * config.accumulate + micro, self.parts)
             last = micro == config.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.wrapped):
                 health.append(self._backward(lambda share=share: self.loss_fn(self.wrapped, share)))  # type: ignore[misc]
@@ -439,14 +316,6 @@ def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: Loop
     """Delete the checkpoints of a finished run, once its result is safely written; only the main process does."""
     if is_main():
         Checkpoints(checkpoints, {**run_key, "loop": loop_key(config)}).discard()
-
-
-def loop_key(config: LoopConfig) -> dict[str, Any]:
-    """What of the loop's settings changes the result; how often to checkpoint does not."""
-    settings = dict(vars(config))
-    for name in ("checkpoint_every", "keep", "cuda_graph"):
-        settings.pop(name)
-    return settings
 
 
 def _check_finite(batch: Batch, health: Tensor, store: Checkpoints | None, config: LoopConfig) -> None:
