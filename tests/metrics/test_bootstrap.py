@@ -1,9 +1,11 @@
-"""Intervals over seeds and images: what they cover, and what pairing buys."""
+"""Intervals over images, and over seeds and images: what they cover, and what pairing buys."""
+
+import math
 
 import numpy as np
 import pytest
 
-from alberti.metrics.bootstrap import bootstrap_interval, crossed_bootstrap
+from alberti.metrics.bootstrap import bootstrap_interval, crossed_bootstrap, paired_bootstrap
 
 
 def draw(rng: np.random.Generator, seeds: int, images: int, *, of_seed: float, of_image: float, rest: float) -> np.ndarray:
@@ -71,3 +73,59 @@ def test_same_seed_same_draws() -> None:
 def test_malformed_values_are_refused(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="values"):
         crossed_bootstrap(values)
+
+
+def test_interval_agrees_with_the_normal_one_and_is_seeded():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.02)
+    assert high == pytest.approx(values.mean() + half, abs=0.02)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(values, seed=1) != (low, high)
+
+
+def test_interval_equals_a_plain_loop():
+    values = np.random.default_rng(0).normal(size=13)
+    generator, means = np.random.default_rng(5), []
+    picks = generator.integers(0, 13, (300, 13))
+    for row in picks:
+        means.append(sum(values[k] for k in row) / 13)
+    low, high = bootstrap_interval(values, resamples=300, seed=5)
+    assert (low, high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_columns_share_their_resamples():
+    values = np.random.default_rng(0).normal(size=(30, 2))
+    together = bootstrap_interval(values)
+    for k in range(2):
+        assert [bound[k] for bound in together] == pytest.approx(bootstrap_interval(values[:, k]))
+
+
+def test_coverage_of_the_interval():
+    random = np.random.default_rng(0)
+    bounds = [bootstrap_interval(random.normal(size=60), resamples=500) for _ in range(300)]
+    assert 0.89 < np.mean([low < 0 < high for low, high in bounds]) < 0.98
+
+
+def test_paired_interval_is_that_of_the_differences():
+    random = np.random.default_rng(0)
+    hardness, gain = random.normal(0, 10, 200), random.normal(0.5, 0.2, 200)
+    mean, low, high = paired_bootstrap(hardness + gain, hardness)
+    assert mean == pytest.approx(gain.mean())
+    assert 0.4 < low < mean < high < 0.6  # though each arm's own interval is about 3 wide
+    assert paired_bootstrap(hardness, hardness) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], np.ones((2, 2, 2))])
+def test_bootstrap_refuses(values):
+    with pytest.raises(ValueError, match="finite numbers"):
+        bootstrap_interval(np.array(values))
+    with pytest.raises(ValueError, match="same images"):
+        paired_bootstrap(np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match="level"):
+        bootstrap_interval(np.ones(3), level=95)
+
+
+def test_one_image_has_an_interval_of_one_point():
+    assert bootstrap_interval(np.array([2.0])) == (2, 2)
