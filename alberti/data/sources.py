@@ -174,10 +174,10 @@ def write_fitted(
     kinds = {source.depth_kind for source in sources} - {None}
     if len(kinds) > 1:
         raise ConfigError(f"depth of the kinds {', '.join(sorted(map(str, kinds)))} does not belong in one data set")
-    folder = Path(folder)
+    folder, prefixes = Path(folder), _prefixes(sources)
     samples: Iterable[Sample] = chain.from_iterable(
         fit_source(source, source.samples, fit, folder, prefix=prefix, workers=workers)
-        for source, prefix in zip(sources, _prefixes(sources), strict=True)
+        for source, prefix in zip(sources, prefixes, strict=True)
     )
     if captions is not None:
         samples = caption_samples(samples, partial(_read_image, folder), captions, device=device)
@@ -192,7 +192,7 @@ def write_fitted(
         depth_format=CROPS_DEPTH_FORMAT,
         notes=f"{'; '.join(source.notes for source in sources)}; {fit.rule} to {fit.width} x {fit.height}",
     )
-    for source, prefix in zip(sources, _prefixes(sources), strict=True):
+    for source, prefix in zip(sources, prefixes, strict=True):
         own = [sample for sample in dataset if sample.id.startswith(prefix)]
         check_metres(Dataset(folder, dataset.info, own), source.root)
     return dataset
