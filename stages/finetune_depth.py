@@ -1,7 +1,9 @@
-"""Stages finetune_depth@<model>-<arm> and finetune_depth_kitti@<model>: a depth model fine-tuned on one arm's pictures.
+"""Stages finetune_depth@<model>-<arm> and finetune_depth_reference@<model>-<role>: a depth model fine-tuned on one arm's
+pictures, or on those of a role.
 
-The arm `kitti` trains on KITTI's own training split and keeps the weights that do best on its validation split. The other
-arms keep the last weights: choosing them on KITTI would make the test less than zero-shot.
+The role `kitti` trains on KITTI's own training split and keeps the weights that do best on its validation split. All others
+keep the last weights: choosing them on KITTI would make the test less than zero-shot. The role `condition` trains on the
+pictures that the depth maps came with: what flawless generation would give.
 """
 
 from pathlib import Path
@@ -11,7 +13,7 @@ from alberti.depth.models import DepthModel
 from stages.common import hash_folder, run_stage
 from stages.curves import curves
 from stages.depth_training import config_of, split_of, train, write_model
-from stages.params import KITTI_ARM, ORIGINAL_ARM, DepthTrainParams, Params
+from stages.params import CONDITION_ARM, KITTI_ARM, ORIGINAL_ARM, DepthTrainParams, Params
 
 
 def finetune_depth(params: Params, name: str) -> None:
@@ -37,7 +39,8 @@ def _data(arm: str, recipe: DepthTrainParams) -> dict[str, Dataset]:
     if arm == KITTI_ARM:
         kitti = Dataset.open("data/kitti")
         return {"dataset": split_of(kitti, "train"), "validation": split_of(kitti, "val")}
-    data = {"dataset": Dataset.open(Path("data/generated") / arm)}
+    pictures = Path("data/condition") if arm == CONDITION_ARM else Path("data/generated") / arm
+    data = {"dataset": Dataset.open(pictures)}
     if recipe.mix_ratio:
         data["mix"] = split_of(Dataset.open("data/kitti"), "train")
     return data

@@ -24,6 +24,8 @@ BASE_ARM = "base"
 """The arm that stands for the unmodified base: its override is `steps: 0`."""
 KITTI_ARM = "kitti"
 """The depth arm that trains on KITTI's own training split instead of generated pictures."""
+CONDITION_ARM = "condition"
+"""The depth arm that trains on the pictures which the depth maps came with: what flawless generation would give."""
 ORIGINAL_ARM = "original"
 """The depth model before any fine-tuning."""
 
@@ -171,7 +173,9 @@ class FinetuneDepthParams(Section):
 
     models: list[Literal["dpt", "pixelformer"]] = Field(min_length=1)
     arms: list[str] = Field(min_length=1)
-    """Names of `arms` and `variants`. KITTI's own training split always makes one more, `kitti`."""
+    """Names of `arms` and `variants`."""
+    references: list[Literal["kitti", "condition"]] = Field(default=["kitti"])
+    """Roles of `prepare` whose own pictures train one more copy each, an arm named as the role."""
     train: FinetuneDepthRecipes
 
 
@@ -192,7 +196,7 @@ class EvaluateDepthParams(Section):
     """Section `evaluate_depth`."""
 
     arms: list[str] = Field(min_length=1)
-    """Of `original`, `kitti` and `finetune_depth.arms`."""
+    """Of `original`, `finetune_depth.references` and `finetune_depth.arms`."""
     protocol: str
     alignment: dict[str, str]
     """Alignment of each model's predictions with the ground truth: `none`, `median` or `affine_disparity`."""
@@ -255,7 +259,7 @@ class Params(Section):
 
     def depth_instances(self) -> list[str]:
         """`<model>-<arm>` of every fine-tuned depth model."""
-        arms = [KITTI_ARM, *self.finetune_depth.arms]
+        arms = [*self.finetune_depth.references, *self.finetune_depth.arms]
         return [f"{model}-{arm}" for model in self.finetune_depth.models for arm in arms]
 
     def evaluation_instances(self) -> list[str]:
@@ -299,16 +303,17 @@ def _check_arms(params: Params, where: str) -> None:
         raise ConfigError(f"{where}arms.{BASE_ARM}: must be {{steps: 0}}, the unmodified base that others are compared with")
     for section in ("arms", "variants"):
         for name in getattr(params, section):
-            if name in (KITTI_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():
+            if name in (KITTI_ARM, CONDITION_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():
                 raise ConfigError(
-                    f"{where}{section}.{name}: not a name for an arm: use letters, digits and _; not kitti, not original"
+                    f"{where}{section}.{name}: not a name for an arm: use letters, digits and _; not kitti, condition, original"
                 )
     if both := sorted(set(params.arms) & set(params.variants)):
         raise ConfigError(f"{where}variants.{both[0]}: an arm of that name exists already")
+    depth = params.finetune_depth
     checks = [
         *((f"variants.{name}.arm", [variant.arm], list(params.arms)) for name, variant in params.variants.items()),
-        ("finetune_depth.arms", params.finetune_depth.arms, params.picture_arms),
-        ("evaluate_depth.arms", params.evaluate_depth.arms, [ORIGINAL_ARM, KITTI_ARM, *params.finetune_depth.arms]),
+        ("finetune_depth.arms", depth.arms, params.picture_arms),
+        ("evaluate_depth.arms", params.evaluate_depth.arms, [ORIGINAL_ARM, *depth.references, *depth.arms]),
         ("evaluate_depth.alignment", params.evaluate_depth.alignment, ["dpt", "pixelformer"]),
     ]
     for key, names, allowed in checks:

@@ -33,7 +33,7 @@ class SceneParams(Section):
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     style: str
-    camera: Literal["street", "kitti"] = "street"
+    camera: Literal["street", "kitti", "mixed"] = "street"
     supersample: int = Field(default=2, ge=1, le=4)
     seed: int
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _WITHIN = 2.0
 _TILE = 256
+_WIDE = 1.75
+"""Pictures wider than so many heights are shown so many tiles wide."""
 _GAP = 6
 _LABEL = 26
 _MAX_ARMS = 6
@@ -77,17 +79,23 @@ def picture_sets(workspace: Path, arms: Sequence[str]) -> dict[str, Dataset]:
 
 
 def strip(sets: Mapping[str, Dataset], ids: Sequence[str], overlay: str) -> np.ndarray:
-    """(H, W, 3) uint8: a row a depth map, a column a set. ``overlay``: "lines" colours each detected line by the vanishing
-    point that it meets within 2 degrees (gray: none), "vanishing_lines" draws lines through the points.
+    """(H, W, 3) uint8: a row a depth map and a column a set or, of wide pictures, the other way round. ``overlay``: "lines"
+    colours each detected line by the vanishing point that it meets within 2 degrees (gray: none), "vanishing_lines" draws
+    lines through the points.
     """
-    rows = [np.hstack([_spaced(_tile(name, data, data.by_id(key), overlay)) for name, data in sets.items()]) for key in ids]
-    heading = np.hstack([_spaced(_text(name, rows[0].shape[1] // len(sets) - _GAP)) for name in sets])
-    return np.vstack([heading, *rows])[:, :-_GAP]
+    tiles = {name: [_spaced(_tile(name, data, data.by_id(key), overlay)) for key in ids] for name, data in sets.items()}
+    width = next(iter(tiles.values()))[0].shape[1]
+    if width - _GAP >= _WIDE * _TILE:
+        rows = [np.vstack([_text(name, width * len(row)), np.hstack(row)]) for name, row in tiles.items()]
+        return np.vstack(rows)[:, :-_GAP]
+    heading = np.hstack([_spaced(_text(name, width - _GAP)) for name in tiles])
+    return np.vstack([heading, *(np.hstack(row) for row in zip(*tiles.values(), strict=True))])[:, :-_GAP]
 
 
 def _tile(name: str, dataset: Dataset, sample: Sample, overlay: str) -> np.ndarray:
     if name == "depth":
-        return np.vstack([_enlarge(paint_depth(dataset.read_depth(sample)), cv2.INTER_NEAREST), _text("", _TILE)])
+        depth = _enlarge(paint_depth(dataset.read_depth(sample)), cv2.INTER_NEAREST)
+        return np.vstack([depth, _text("", depth.shape[1])])
     image = dataset.read_image(sample)
     points = np.asarray(sample.vanishing_points or [], np.float64).reshape(-1, 3)
     segments = detect_line_segments(image)
@@ -106,7 +114,8 @@ def _tile(name: str, dataset: Dataset, sample: Sample, overlay: str) -> np.ndarr
 
 def _enlarge(image: np.ndarray, how: int) -> np.ndarray:
     height, width = image.shape[:2]
-    return cv2.resize(image, (round(width * _TILE / height), _TILE), interpolation=how)
+    scale = _TILE / height if width <= _WIDE * height else _TILE * _WIDE / width
+    return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=how)
 
 
 def _spaced(tile: np.ndarray) -> np.ndarray:

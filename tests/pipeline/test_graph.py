@@ -24,13 +24,13 @@ def test_every_stage_comes_after_what_it_waits_for(project: Path) -> None:
 
 
 def test_stage_modules_match_dvc_yaml(project: Path) -> None:
-    """Stage X runs `stages.X`, reads section X and depends on stages/X.py; finetune_depth_kitti is finetune_depth, and a
-    variant's stage that of the arms.
+    """Stage X runs `stages.X`, reads section X and depends on stages/X.py; finetune_depth_reference is finetune_depth, and
+    a variant's stage that of the arms.
     """
     stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
     for name, definition in stages.items():
         stage = definition.get("do", definition)
-        module = name.removesuffix("_kitti").removesuffix("_variant")
+        module = name.removesuffix("_reference").removesuffix("_variant")
         assert f"python -m stages.{module}" in stage["cmd"]
         assert f"stages/{module}.py" in stage["deps"]
         assert name == "report" or any(param.split(".")[0] == module for param in stage["params"])

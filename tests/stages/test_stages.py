@@ -26,9 +26,7 @@ def commands(project: Path, here: Path) -> list[tuple[str, ...]]:
     result = []
     for stage in graph:
         name, _, instance = stage.partition("@")
-        if name == "finetune_depth_kitti":
-            name, instance = "finetune_depth", f"{instance}-kitti"
-        name = name.removesuffix("_variant")
+        name = name.removesuffix("_variant").removesuffix("_reference")
         result.append((name, "--name", instance) if instance else (name,))
     return result
 

@@ -16,17 +16,12 @@ def test_units_and_edges_are_those_of_dvc(project_copy: Path) -> None:
     (project_copy / "params.yaml").write_text(yaml.safe_dump(values))
     units = read_units(project_copy / "dvc.yaml", values)
     edges = {unit.id: sorted(up.id for up in producers(unit, units)) for unit in units}
-    theirs = {_by_instance(name): sorted(map(_by_instance, ups)) for name, ups in stage_graph(project_copy).items()}
+    theirs = {name: sorted(ups) for name, ups in stage_graph(project_copy).items()}
     assert edges == theirs
     seen: set[str] = set()
     for unit in units:
         assert seen.issuperset(edges[unit.id])
         seen.add(unit.id)
-
-
-def _by_instance(name: str) -> str:
-    """DVC names finetune_depth_kitti by its model; the command's instance has the arm as well."""
-    return f"{name}-kitti" if name.startswith("finetune_depth_kitti@") else name
 
 
 def test_templates_of_every_kind(tmp_path: Path) -> None:

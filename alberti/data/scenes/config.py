@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from alberti.data.scenes.styles import STYLES
 from alberti.errors import ConfigError
 
-CAMERAS = ("street", "kitti")
+CAMERAS = ("street", "kitti", "mixed")
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class SceneConfig:
     """Settings of rendered streets.
 
     ``style`` is one of STYLES or "mixed", which draws one of the training styles for each scene. ``camera`` "street"
-    varies in place, direction and field of view; "kitti" is KITTI's left colour camera, scaled to the image's size.
+    varies in place, direction and field of view; "kitti" is KITTI's left colour camera, scaled to the image's size;
+    "mixed" draws for each scene a street's camera or, as often, one where KITTI's is, with square pixels and any focal length.
     Each pixel averages ``supersample`` squared samples. Beyond ``max_depth`` metres everything is sky, with depth 0.
     """
 

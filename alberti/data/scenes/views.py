@@ -44,10 +44,25 @@ class Light:
 
 
 def draw_view(draws: Draws, plan: Plan, camera: str, width: int, height: int) -> View:
-    """A pedestrian's or a window's view for ``street``; KITTI's colour camera on a car for ``kitti``."""
+    """A pedestrian's or a window's view for ``street``; KITTI's colour camera on a car for ``kitti``; either for ``mixed``."""
     draw = draws.take(10)
     if camera == "kitti":
         return _kitti_view(draw, plan, width, height)
+    street = _street_view(draw, plan, width, height)
+    if camera == "street":
+        return street
+    other = draws.take(2)
+    focal = 0.55 * width * 3 ** other[:, 0]
+    car = _car_view(draw, plan, _square_pixels(focal, width, height))
+    on_car = other[:, 1] < 0.5
+    return View(
+        torch.where(on_car[:, None], car.eye, street.eye),
+        torch.where(on_car[:, None, None], car.axes, street.axes),
+        torch.where(on_car[:, None], car.intrinsics, street.intrinsics),
+    )
+
+
+def _street_view(draw: Tensor, plan: Plan, width: int, height: int) -> View:
     field = (45 + 38 * draw[:, 0]) * (math.pi / 180)
     half = field * 0.5
     focal = 0.5 * width * half.cos() / half.sin()
@@ -58,9 +73,14 @@ def draw_view(draws: Draws, plan: Plan, camera: str, width: int, height: int) ->
     level = torch.where(draw[:, 6] < 0.75, 1.3 + 1.2 * draw[:, 7], 2.5 + (0.5 * plan.front).clamp(max=5.0) * draw[:, 7])
     # Far enough from the building line for eaves and cornices to pass.
     x = (draw[:, 8] - 0.5) * 2 * torch.minimum(plan.road + 0.8 * plan.pavement, plan.front - 0.9)
-    centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=draw.device).expand(len(x), 2)
-    intrinsics = torch.cat([focal[:, None], focal[:, None], centre], dim=1)
-    return View(torch.stack([x, level, torch.zeros_like(x)], dim=1), _axes(yaw, pitch, roll), intrinsics)
+    return View(
+        torch.stack([x, level, torch.zeros_like(x)], dim=1), _axes(yaw, pitch, roll), _square_pixels(focal, width, height)
+    )
+
+
+def _square_pixels(focal: Tensor, width: int, height: int) -> Tensor:
+    centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=focal.device).expand(len(focal), 2)
+    return torch.cat([focal[:, None], focal[:, None], centre], dim=1)
 
 
 def _kitti_view(draw: Tensor, plan: Plan, width: int, height: int) -> View:
@@ -68,10 +88,15 @@ def _kitti_view(draw: Tensor, plan: Plan, width: int, height: int) -> View:
     x_scale, y_scale = width / KITTI_SIZE[0], height / KITTI_SIZE[1]
     cx, cy = (KITTI_CENTRE[0] + 0.5) * x_scale - 0.5, (KITTI_CENTRE[1] + 0.5) * y_scale - 0.5
     intrinsics = torch.tensor([focal, KITTI_FOCAL * y_scale, cx, cy], device=draw.device).expand(len(draw), 4)
+    return _car_view(draw, plan, intrinsics.contiguous())
+
+
+def _car_view(draw: Tensor, plan: Plan, intrinsics: Tensor) -> View:
+    """In a lane of the road, along it, as high above it as KITTI's cameras."""
     yaw, pitch, roll = (0.12 * (draw[:, 1] - 0.5), 0.03 * (draw[:, 3] - 0.5), 0.02 * (draw[:, 4] - 0.5))
     x = plan.road * (0.35 + 0.2 * draw[:, 8])
     level = KITTI_HEIGHT + 0.04 * (draw[:, 7] - 0.5)
-    return View(torch.stack([x, level, torch.zeros_like(x)], dim=1), _axes(yaw, pitch, roll), intrinsics.contiguous())
+    return View(torch.stack([x, level, torch.zeros_like(x)], dim=1), _axes(yaw, pitch, roll), intrinsics)
 
 
 def _axes(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:

@@ -111,6 +111,21 @@ def test_kitti_camera_has_kitti_intrinsics():
     assert np.hypot(*(along[:2] / along[2] - (609.6, 172.9))) < 100
 
 
+def test_mixed_cameras_stand_in_streets_and_on_cars():
+    ids = [f"c{i}" for i in range(60)]
+    config = SceneConfig(style="mixed", width=64, height=64, supersample=1, camera="mixed")
+    focal = np.array([scene.camera.intrinsics for scene in render_scenes(ids, 3, config, with_images=False)])
+    np.testing.assert_array_equal(focal[:, 0], focal[:, 1])
+    np.testing.assert_array_equal(focal[:, 2:], 31.5)
+    # 83 degrees is the widest that a street's camera sees, 45 the narrowest; a car's go from 85 to 34.
+    widths = 2 * np.degrees(np.arctan(32 / focal[:, 0]))
+    assert 33 < widths.min() < 45
+    assert 83 > np.median(widths) > 45
+    view = build(ids, 3, config, CPU).view
+    on_car = np.abs(view.eye[:, 1].numpy() - 1.65) < 0.021
+    assert 15 < on_car.sum() < 45
+
+
 def test_mixed_draws_training_styles_only():
     scenes = build([f"m{i}" for i in range(80)], 0, CONFIG, CPU)
     drawn = {STYLES[i] for i in scenes.plan.style.tolist()}
