@@ -111,7 +111,7 @@ def test_stages_depend_on_the_modules_that_they_import(project: Path) -> None:
             continue  # it shows what others made
         stage = definition.get("do", definition)
         deps = [dependency for dependency in stage["deps"] if dependency.startswith("alberti")]
-        module = f"stages.{name.removesuffix('_kitti').removesuffix('_variant')}"
+        module = f"stages.{name.removesuffix('_reference').removesuffix('_variant')}"
         code = f"import sys, {module}; print(*(m for m in sys.modules if m.startswith('alberti.')))"
         if name == "finetune":
             code = code.replace("import sys,", "import sys, alberti.diffusion.train,")
