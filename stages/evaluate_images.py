@@ -14,7 +14,8 @@ from stages.params import Params
 if TYPE_CHECKING:
     import pandas as pd
 
-_WORTH_PROCESSES = 256
+_PICTURES_A_PROCESS = 256
+"""Fewer are done before another process has started."""
 
 
 def evaluate_images(params: Params, arm: str) -> None:
@@ -25,8 +26,8 @@ def evaluate_images(params: Params, arm: str) -> None:
 
 
 def measure(generated: Dataset, reference: Dataset, extractor: FeatureExtractor) -> "tuple[dict[str, Any], pd.DataFrame]":
-    """Summary and rows, on all cores where there are enough pictures to pay for starting processes."""
-    workers = core_count() if len(generated) >= _WORTH_PROCESSES else 1
+    """Summary and rows, by as many processes as the pictures pay for starting."""
+    workers = max(1, min(core_count(), len(generated) // _PICTURES_A_PROCESS))
     return evaluate_pictures(generated, reference, extractor=extractor, workers=workers)
 
 

@@ -15,10 +15,10 @@ from alberti.losses._sweep_triton import (
 )
 
 # One pixel a thread: neighbouring threads load neighbouring addresses, and many programs hide the loads' latency
-_TILE = {"BLOCK_Y": 16, "BLOCK_X": 16, "num_warps": 8, "maxnreg": 64}  # the few programs with lines would take more from all
-_ADJOINT_TILE = {"BLOCK_Y": 8, "BLOCK_X": 32, "num_warps": 8}
-_WALK = {"BLOCK_T": 32, "BLOCK_N": 32, "num_warps": 8}
-_GATHER = {"BLOCK_Y": 4, "BLOCK_X": 8, "SCAN": False, "num_warps": 1}  # a warp: its pixels wait for nobody else's lines
+_TILE = {"BLOCK_Y": 4, "BLOCK_X": 32, "num_warps": 4, "maxnreg": 64}  # the few programs with lines would take more from all
+_ADJOINT_TILE = {"BLOCK_Y": 4, "BLOCK_X": 64, "num_warps": 8}
+_WALK = {"BLOCK_T": 8, "BLOCK_N": 32, "num_warps": 4}
+_GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "SCAN": False, "num_warps": 2}
 _LINES_BLOCK = 256  # of float64 work: one line a thread
 _LOSS_BLOCK = 1024
 
