@@ -272,7 +272,6 @@ def tune(steps: Steps, args: argparse.Namespace) -> None:
         default = dict(table)
         for form in forms:
             table.update(form)
-            _fused._compiled.clear()
             (gradient,) = torch.autograd.grad(ours(pred, target, points).sum(), pred)
             relative = ((gradient - expected).norm() / expected.norm()).item()
             found = [times["us"] for key, times in steps.kernels(ours, 5).items() if key.startswith(kernel)]
@@ -280,7 +279,6 @@ def tune(steps: Steps, args: argparse.Namespace) -> None:
             print(f"{kernel:22s} {microseconds}  gradient off by {relative:.1e}  {table}", flush=True)
             table.clear()
             table.update(default)
-    _fused._compiled.clear()
 
 
 def summary(times: list[float]) -> dict[str, float]:

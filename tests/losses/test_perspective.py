@@ -2,6 +2,7 @@ import copy
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from losses.reference_perspective import reference_loss, reference_profile
 
 from alberti.losses import PerspectiveLoss, perspective_loss, perspective_profile
 from alberti.losses._sweep import LineMeans, SobelGradient, sweep_lines
+from alberti.losses.perspective import torch_loss
 
 FINITE = [
     (-60.0, 13.0, 1.0),  # left
@@ -404,6 +406,47 @@ def test_fused_kernels_agree_with_the_definition():
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "agreed" in done.stdout
+
+
+def test_a_kernel_is_not_taken_for_another_form_of_itself():
+    pytest.importorskip("triton")
+    from alberti.losses import _fused
+
+    class Kernel:
+        arg_names = ("image", "IMAGES")
+
+        def __getitem__(self, grid):
+            return lambda image, IMAGES: Compiled(f"of {IMAGES}")
+
+    class Compiled:
+        launched: ClassVar[list[str]] = []
+
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, grid):
+            return lambda *arguments: self.launched.append(self.name)
+
+    kernel = Kernel()
+    for images in (1, 2, 1, 2):
+        _fused._launch(kernel, ("device",), (1, 1, 1), ("image",), {"IMAGES": images})
+    assert Compiled.launched == ["of 1", "of 2"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("size", [(40, 19), (96, 320), (128, 128), (512, 512)])
+def test_on_a_gpu_every_pixel_has_its_gradient(size, count):
+    height, width = size
+    points = [[[205.0 % width, 256.0 % height, 1.0], [3.0 * width, 0.6 * height, 1.0], [0.0, 1.0, 0.0]][:count]] * 2
+    pred, target = torch.rand(2, 2, 3, height, width, generator=torch.Generator().manual_seed(0)).cuda()
+    points = torch.tensor(points).cuda()
+    pred.requires_grad_()
+    perspective_profile(pred, points)  # the same shapes, for a single image
+    (found,) = torch.autograd.grad(perspective_loss(pred, target, points).sum(), pred)
+    (expected,) = torch.autograd.grad(torch_loss(pred.double(), target.double(), points.double(), num_lines=1000).sum(), pred)
+    assert found.isfinite().all()
+    assert (found - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
