@@ -17,7 +17,7 @@ from alberti.report.inputs import Result
 from alberti.report.seed_tables import markdown
 from alberti.report.seeds import CEILING, RENDERS, SeedResults, summarise_seeds
 from stages.params import BASE_ARM, ORIGINAL_ARM, Params, check_params
-from stages.run import STAMPS
+from stages.plan import STAMPS
 
 
 def read_runs(runs: Path) -> tuple[SeedResults, dict[str, Any]]:

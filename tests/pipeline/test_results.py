@@ -15,7 +15,7 @@ from alberti.errors import DataError
 from alberti.files import write_json
 from pipeline.profiles import compose
 from pipeline.results import collect, main, read_runs
-from stages.run import STAMPS
+from stages.plan import STAMPS
 
 GAIN = 0.1
 

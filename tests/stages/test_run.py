@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from alberti.errors import ConfigError
-from stages.run import Hashes, Job, Options, Plan, run_experiment, run_job, set_up
+from stages.experiment import Options, run_experiment, run_job, set_up
+from stages.plan import Hashes, Job, Plan
 
 Stage = Callable[..., tuple[int, str]]
 ONLY = ("evaluate_images", "references")
@@ -172,7 +173,7 @@ def test_what_follows_a_stage_that_always_runs_depends_on_what_it_wrote(
 ) -> None:
     from stages import units
 
-    monkeypatch.setattr("stages.run.read_units", lambda *_: [
+    monkeypatch.setattr("stages.plan.read_units", lambda *_: [
         units.Unit("watch", "watch", "", ("seed",), (), ("list.json",), always=True),
         units.Unit("base", "base", "", ("base",), ("list.json",), ("models/base",)),
     ])  # fmt: skip
