@@ -57,7 +57,7 @@ class Plan:
         self.values, self.out, self.any_code = dict(values), out, any_code
         self.params = check_params(values)
         self.hashes, self.seed = hashes, f"seed{self.params.seed}"
-        self.units = [_without_spare_deps(unit, self.params) for unit in read_units(project / "dvc.yaml", values)]
+        self.units = [without_spare_deps(unit, self.params) for unit in read_units(project / "dvc.yaml", values)]
         self.upstream = {unit.id: producers(unit, self.units) for unit in self.units}
         self._made = {out for unit in self.units for out in unit.outs}
         self._seeded: dict[str, bool] = {}
@@ -140,11 +140,13 @@ def _draws_from_seed(unit: Unit, params: Params) -> bool:
     return True
 
 
-def _without_spare_deps(unit: Unit, params: Params) -> Unit:
+def without_spare_deps(unit: Unit, params: Params) -> Unit:
     """DVC's dependencies are the same for all settings; only some read the annotations, which take long, or pictures."""
     spare = set()
     if unit.module == "finetune" and params.arm(unit.name).vanishing_points != "detected":
         spare.add("data/annotations")
+    if unit.module == "base_depth" and getattr(params.base_depth, unit.name).train is None:
+        spare.add("data/train")
     if unit.module == "base" and (params.base.source != "train" or params.base.scenes is not None):
         spare.add("data/train")
     return Unit(**{**vars(unit), "deps": tuple(dep for dep in unit.deps if dep not in spare)}) if spare else unit

@@ -1,7 +1,8 @@
 """Rehearse the paper profile: its stages, its model classes at their size, data in its data sets' layouts; random weights.
 
     python -m pipeline.rehearsal --out /scratch/rehearsal      # a GPU of 80 GB, 40 GB of disk, minutes
-    python -m pipeline.rehearsal --tiny                        # the same with small models, on a CPU, for tests
+    python -m pipeline.rehearsal --depth                       # the depth models alone, at their size: a CPU of 20 GB does
+    python -m pipeline.rehearsal --tiny                        # everything with small models, on a CPU, for tests
 
 Numbers that come out mean nothing; that they come out does. Needs neither DVC, Hydra nor Prefect, and no network.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="small pictures and models, for a CPU")
     parser.add_argument("--out", type=Path, default=Path(".alberti/rehearsal"), help="a new folder (default: %(default)s)")
+    parser.add_argument("--depth", action="store_true", help="the depth models alone: original, and trained on KITTI's layout")
     parser.add_argument("--arms", nargs="+", help="only these arms of pictures (default: all of the profile)")
     parser.add_argument("--keep", action="store_true", help="keep every model; 55 GB more at the paper's size")
     parser.add_argument("--json", type=Path, help="write the table to this file as well")
@@ -55,29 +57,38 @@ def _rehearse(options: argparse.Namespace) -> int:
     _check_packages(name)
     folder = _new_folder(options.out, name)
 
-    from pipeline.rehearsal.data import write_datasets
+    from pipeline.rehearsal.data import write_datasets, write_kitti_with_lists
     from pipeline.rehearsal.params import WEIGHTS, rehearsal_params
-    from pipeline.rehearsal.run import Row, announce, measured, rehearse, show
+    from pipeline.rehearsal.run import Row, announce, depth_units, measured, rehearse, show
     from pipeline.rehearsal.sizes import SIZES
-    from pipeline.rehearsal.weights import write_weights
+    from pipeline.rehearsal.weights import write_depth_weights, write_weights
     from stages.common import device
     from stages.params import check_params
+    from stages.plan import without_spare_deps
     from stages.units import read_units
 
     size, where = SIZES[name], device()
-    values = rehearsal_params(PROJECT / "conf", size, options.arms)
+    values = rehearsal_params(PROJECT / "conf", size, options.arms, small_batches=options.depth and where == "cpu")
     params = check_params(values, "profile paper: ")
     (folder / "params.yaml").write_text(json.dumps(values, indent=1), encoding="utf-8")  # JSON is YAML
     rows: list[Row] = []
-    for step, call in (
-        ("write data sets", lambda: write_datasets(folder / "datasets", size, where)),
+    data, units = folder / "datasets", read_units(PROJECT / "dvc.yaml", values)
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("write data sets", lambda: write_datasets(data, size, where)),
         ("write weights", lambda: write_weights(folder / WEIGHTS, size, where)),
-    ):
+    ]
+    if options.depth:
+        units = depth_units([without_spare_deps(unit, params) for unit in units])
+        steps = [
+            ("write data sets", lambda: write_kitti_with_lists(data / "kitti", folder / "splits", size)),
+            ("write weights", lambda: write_depth_weights(folder / WEIGHTS, size, where)),
+        ]
+    for step, call in steps:
         rows.append(measured(step, lambda call=call: call() or ""))  # type: ignore[misc]
         announce(rows[-1])
         _write(options.json, where, rows)
     if all(row.status == "ok" for row in rows):
-        for row in rehearse(params, read_units(PROJECT / "dvc.yaml", values), folder, keep=options.keep):
+        for row in rehearse(params, units, folder, keep=options.keep):
             rows.append(row)
             announce(row)
             _write(options.json, where, rows)

@@ -24,13 +24,21 @@ _CHANGES: dict[str, Any] = {
 }
 
 
-def rehearsal_params(conf: Path, size: Size, arms: Sequence[str] | None = None) -> dict[str, Any]:
+def rehearsal_params(
+    conf: Path, size: Size, arms: Sequence[str] | None = None, *, small_batches: bool = False
+) -> dict[str, Any]:
     """The profile `paper` of ``conf`` for a rehearsal of ``size``, with these ``arms`` and `base` only; None: all.
+
+    Args:
+        small_batches: train the depth models with two pictures a step, in float32.
 
     Raises:
         ConfigError: the profile has no such arm.
     """
     values = merge(merge(compose_plain(conf, "paper"), _CHANGES), size.changes)
+    if small_batches:
+        recipe = {"batch_size": 2, "mixed_precision": "no", "workers": 0}
+        values = merge(values, {"finetune_depth": {"train": {"dpt": recipe, "pixelformer": recipe}}})
     for role, source in values["prepare"].items():
         changed = dict(source)
         if source.get("captions"):

@@ -50,6 +50,14 @@ def depth_first(units: Sequence[Unit]) -> list[Unit]:
     return [*order.values(), *(unit for unit in units if unit.id not in order)]
 
 
+def depth_units(units: Sequence[Unit]) -> list[Unit]:
+    """What the evaluations of the original depth models and of those trained on KITTI need, and these."""
+    wanted = [unit for unit in units if unit.module == "evaluate_depth" and unit.name.endswith(("-original", "-kitti"))]
+    for unit in wanted:
+        wanted += [other for other in producers(unit, list(units)) if other not in wanted]
+    return [unit for unit in units if unit in wanted]
+
+
 def rehearse(params: Params, units: Sequence[Unit], folder: Path, *, keep: bool = False) -> Iterator[Row]:
     """Run ``units`` in ``folder``; a row each. A unit whose inputs failed is skipped.
 

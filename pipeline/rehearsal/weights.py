@@ -36,10 +36,15 @@ def write_weights(root: Path, size: Size, device: str) -> None:
     """Write the four models below ``root``; drawn on ``device``, since that takes seconds on a GPU and minutes elsewhere."""
     torch.manual_seed(0)
     write_sd2_depth(root / SD2_DEPTH, size, device)
+    write_depth_weights(root, size, device)
+    write_blip(root / BLIP, size, device)
+
+
+def write_depth_weights(root: Path, size: Size, device: str) -> None:
+    """Write DPT's folder and PixelFormer's checkpoint below ``root``."""
     write_dpt(root / DPT, size, device)
     _write_processor(root / DPT, "DPTImageProcessor")
     write_pixelformer(root / PIXELFORMER, size, device)
-    write_blip(root / BLIP, size, device)
 
 
 def write_sd2_depth(folder: Path, size: Size, device: str) -> None:

@@ -180,3 +180,12 @@ def test_every_stage_of_the_paper_profile(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum((caption or "").startswith("word") for caption in captions) == 1  # BLIP's, of the view without one
     assert not (out / "models" / "finetuned" / "base").exists(), "read for the last time long ago"
     shutil.rmtree(out)
+
+
+def test_the_depth_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert main(["--tiny", "--depth", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "table.json")]) == 0
+    rows = {row["unit"]: row for row in json.loads((tmp_path / "table.json").read_text())["rows"]}
+    assert {f"evaluate_depth@{model}-{arm}" for model in ("dpt", "pixelformer") for arm in ("original", "kitti")} <= set(rows)
+    assert not any("finetune@" in unit or "generate" in unit for unit in rows)
+    assert all("abs_rel" in row["note"] for unit, row in rows.items() if unit.startswith("evaluate_depth"))
