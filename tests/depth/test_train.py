@@ -244,8 +244,9 @@ def test_on_a_cpu_nothing_is_captured(make_dataset):
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("name", ["dpt", "pixelformer"])
 def test_a_captured_training_with_validation_between_steps_is_the_same_training(name, precision, make_dataset):
+    """At a low learning rate: at 2e-3 weights that are off by 1e-6 change DPT's losses by 10 % within 12 steps."""
     dataset = make_dataset(count=8)
-    options = {"mixed_precision": precision}
+    options = {"mixed_precision": precision, "lr": 1e-5}
     plain, captured = (_rows(name, 12, "cuda", dataset, cuda_graph=graph, **options) for graph in (False, True))
     for before, after in zip(plain, captured, strict=True):
         assert after == pytest.approx(before, rel=0.05, abs=1e-3)

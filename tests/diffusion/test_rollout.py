@@ -148,10 +148,11 @@ def test_the_device_s_part_of_a_step_takes_nothing_from_the_host(base, toy, poin
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="captures CUDA work")
 @pytest.mark.parametrize("changes", [{"constraint": None}, {"constraint": "perspective", "rollout_steps": 0}, {}])
 def test_a_captured_fine_tuning_is_the_same_fine_tuning(base_folder, toy, points, changes):
+    """At a low learning rate: at 1e-3 weights that are off by 1e-5 change the rollouts' losses by 1 % within 12 steps."""
     histories = []
     for captured in (False, True):
         base = DepthDiffusion.load(base_folder)
-        config = _config(cuda_graph=captured, num_lines=60, **changes)
+        config = _config(cuda_graph=captured, num_lines=60, lr=1e-4, **changes)
         histories.append(finetune(base, toy, points, config, checkpoints=None, run_key={}, device="cuda").history)
     for eager, captured_row in zip(*histories, strict=True):
         assert captured_row["loss"] == pytest.approx(eager["loss"], rel=5e-3)
