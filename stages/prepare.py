@@ -14,7 +14,8 @@ from alberti.data.fingerprint import FileIndex
 from alberti.data.kitti import KittiHashes, KittiReader, KittiRecord, kitti_samples, read_split, write_kitti
 from alberti.data.manifest import Sample, write_dataset
 from alberti.data.scenes import VELO_TO_CAMERA, lidar_scan, render_dataset, render_scenes
-from alberti.data.sources import Source, evenly, limited, open_source, write_fitted, write_source
+from alberti.data.source import Source
+from alberti.data.sources import evenly, limited, open_source, write_fitted, write_source
 from alberti.errors import ConfigError
 from alberti.files import atomic_folder, write_text
 from alberti.parallel import core_count, ordered_results

@@ -8,19 +8,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alberti.data.fit import Fit, crop_boxes
 from alberti.data.manifest import SCHEMA_VERSION, Dataset, DatasetInfo, Sample
+from alberti.data.source import Source
 from alberti.data.transforms import View, transform
 from alberti.files import atomic_file, sha256_file
 from alberti.images import write_image
 from alberti.parallel import ordered_results
-
-if TYPE_CHECKING:
-    from alberti.data.sources import Source
 
 DEPTH_FORMAT = "npz:depth"
 _WORTH_PROCESSES = 48
@@ -28,7 +25,7 @@ _WORTH_PROCESSES = 48
 
 
 def fit_source(
-    source: "Source", samples: Iterable[Sample], fit: Fit, folder: Path, *, prefix: str = "", workers: int = 1
+    source: Source, samples: Iterable[Sample], fit: Fit, folder: Path, *, prefix: str = "", workers: int = 1
 ) -> Iterator[Sample]:
     """Write the crops of a source's ``samples`` to ``folder/images`` and ``folder/depth``; yield rows relative to ``folder``.
 
@@ -49,7 +46,7 @@ def fit_source(
         yield from rows
 
 
-def _native_info(source: "Source") -> DatasetInfo:
+def _native_info(source: Source) -> DatasetInfo:
     return DatasetInfo(
         schema_version=SCHEMA_VERSION,
         name=source.name,

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from alberti.data.depth_formats import check_depth_format
 from alberti.data.fingerprint import FileIndex, scan
 from alberti.data.manifest import Sample
-from alberti.data.sources import Source, layout_error
+from alberti.data.source import Source
+from alberti.data.sources import layout_error
 from alberti.errors import ConfigError, DataError
 from alberti.files import read_json
 from alberti.geometry.camera import Camera

@@ -8,7 +8,7 @@ import importlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from alberti.data.depth_formats import check_depth_format
 from alberti.data.fingerprint import FileIndex
 from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset, Sample, write_dataset
+from alberti.data.source import Source
 from alberti.errors import ConfigError, DataError
 from alberti.images import read_image
 from alberti.progress import track
@@ -39,22 +40,6 @@ READERS: dict[str, str] = {
     "synthia_al": "alberti.data.synthia_al:open_synthia_al",
 }
 """Reader by name as "module:function", imported when used."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set in its native layout: rows, and what ``dataset.json`` needs to say of them.
-
-    ``samples`` may be a generator and is read once. Image and depth paths are relative to ``root``.
-    """
-
-    name: str
-    root: Path
-    samples: Iterable[Sample]
-    depth_kind: str | None = "z"
-    depth_format: str = "png16"
-    depth_scale: float = 256.0
-    notes: str = ""
 
 
 def open_source(name: str, root: str | Path, *, index: FileIndex | None = None, **options: Any) -> Source:

@@ -13,7 +13,8 @@ from pathlib import Path
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Sample
 from alberti.data.sequences import Intrinsics, Shot, sequence_samples
-from alberti.data.sources import Source, folders, layout_error
+from alberti.data.source import Source
+from alberti.data.sources import folders, layout_error
 from alberti.errors import ConfigError, DataError
 
 _LAYOUT = "SYNTHIA-AL's train/<sequence>/<date>/RGB/<frame>.png (or test/...) with Depth/ beside RGB/"

@@ -12,7 +12,8 @@ from pathlib import Path
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Sample
 from alberti.data.sequences import Intrinsics, Shot, sequence_samples
-from alberti.data.sources import Source, folders, layout_error, matching
+from alberti.data.source import Source
+from alberti.data.sources import folders, layout_error, matching
 from alberti.errors import ConfigError, DataError
 
 _LAYOUT = "Virtual KITTI 2's SceneXX/<variation>/frames/rgb/Camera_0/rgb_00000.jpg"

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,18 +16,16 @@ from torch import Tensor
 from alberti.data.manifest import Dataset, Sample
 from alberti.data.transforms import View
 from alberti.depth.augmentation import FRACTION, FRACTION_BITS, Change, Turn
+from alberti.depth.samples import DepthSamples
 from alberti.progress import Progress
 from alberti.training.step_graph import to_device
-
-if TYPE_CHECKING:
-    from alberti.depth.data import DepthSamples
 
 _LIMIT = 2 << 30
 _BYTES_A_PIXEL = 3 + 4
 _KEPT: OrderedDict[Hashable, "Resident"] = OrderedDict()
 
 
-def keep_resident(samples: "DepthSamples", device: torch.device, readers: int) -> "Resident | None":
+def keep_resident(samples: DepthSamples, device: torch.device, readers: int) -> "Resident | None":
     """The pictures of ``samples`` on ``device``, read by ``readers`` threads unless they are there; None if they do not fit.
 
     They fit if uint8 pictures and float32 depth take no more than the samples' cache.
@@ -48,7 +45,7 @@ def keep_resident(samples: "DepthSamples", device: torch.device, readers: int) -
     return _KEPT[key]
 
 
-def _key(samples: "DepthSamples", device: torch.device) -> Hashable:
+def _key(samples: DepthSamples, device: torch.device) -> Hashable:
     """What a :class:`Resident` depends on."""
     dataset, options = samples.dataset, samples.augmentation
     stored = (dataset.info.depth_format, dataset.info.depth_scale)
@@ -75,7 +72,7 @@ def _state(path: Path) -> tuple[str, int, int]:
 class Resident:
     """All pixels of a data set's pictures, one picture behind the other whatever their sizes, on one device."""
 
-    def __init__(self, samples: "DepthSamples", sizes: Sequence[tuple[int, int]], device: torch.device, readers: int):
+    def __init__(self, samples: DepthSamples, sizes: Sequence[tuple[int, int]], device: torch.device, readers: int):
         self._crop, self._rotates = samples.augmentation.crop, samples.augmentation.rotate_degrees > 0
         counts = [width * height for width, height in sizes]
         ends = np.cumsum(counts)
@@ -133,7 +130,7 @@ def _mirrored(position: Tensor, size: Tensor) -> Tensor:
     return torch.where(position < size, position, 2 * size - 1 - position)
 
 
-def _views(samples: "DepthSamples", readers: int) -> Iterator[View]:
+def _views(samples: DepthSamples, readers: int) -> Iterator[View]:
     pool = ThreadPoolExecutor(readers, thread_name_prefix="depth-read")
     try:
         with Progress("reading pictures", len(samples), "images") as progress:

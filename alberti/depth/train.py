@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
 from alberti.depth.augmentation import Augmentation, apply_tables
-from alberti.depth.data import Batches, DepthSamples, Mixture, spread
+from alberti.depth.data import Batches, Mixture, spread
 from alberti.depth.models import DepthModel
+from alberti.depth.samples import DepthSamples
 from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from alberti.data.captions import CaptionConfig
 from alberti.data.fit import Fit, crop_boxes
 from alberti.data.manifest import Dataset
-from alberti.data.sources import Source, limited, open_source, write_fitted
+from alberti.data.source import Source
+from alberti.data.sources import limited, open_source, write_fitted
 from alberti.errors import ConfigError, DataError
 from alberti.geometry.camera import Camera
 from alberti.images import write_image

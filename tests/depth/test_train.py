@@ -9,7 +9,8 @@ from torch.utils._pytree import tree_leaves
 
 from alberti.data.manifest import Dataset
 from alberti.depth import Augmentation, DepthModel, DepthTrainConfig, build_depth_model, published_recipe, train_depth
-from alberti.depth.data import Batches, DepthSamples, Mixture
+from alberti.depth.data import Batches, Mixture
+from alberti.depth.samples import DepthSamples
 from alberti.depth.train import BestWeights, DepthLoss, _run_key, depth_loss_terms, validation_error
 from alberti.errors import ConfigError, DataError
 from alberti.losses.depth import gradient_loss, silog_loss, ssi_trimmed_loss
