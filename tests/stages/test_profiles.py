@@ -9,7 +9,7 @@ from pipeline.profiles import PROFILES, compose
 from stages.params import check_params
 from stages.profiles import compose_plain
 
-EXPERIMENTS = ("base", "tiny_decoder", "trials")
+EXPERIMENTS = ("base", "laptop", "tiny_decoder", "trials")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
