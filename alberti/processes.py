@@ -1,6 +1,7 @@
 """The processes of a run that ``torchrun`` or ``accelerate launch`` started; started by hand, a run has one."""
 
 import os
+import subprocess
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -85,3 +86,15 @@ def _grouped() -> bool:
     import torch.distributed
 
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that stages may use, as CUDA_VISIBLE_DEVICES names them; empty without any. Does not import torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(index) for index, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]

@@ -18,6 +18,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from alberti.processes import visible_gpus
 from pipeline.graph import stage_graph
 from pipeline.workspace import open_workspace
 
@@ -66,18 +67,6 @@ def _reproduce(stage: str, workspace: Path, force: bool, gpu: str | None) -> Non
                 logger.info(text)
     if process.returncode:
         raise StageError(f"stage {stage} failed with exit code {process.returncode}: " + " | ".join(last))
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that stages may use, as CUDA_VISIBLE_DEVICES names them; empty without any. Does not import torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(index) for index, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
 
 
 @flow(name="alberti", task_runner=ThreadPoolTaskRunner(max_workers=64))  # type: ignore[arg-type]

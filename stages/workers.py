@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alberti.errors import AlbertiError, ConfigError
+from alberti.parallel import core_count
+from alberti.processes import visible_gpus
 from stages.experiment import Experiment, Options, link_shared, run_experiment, run_job
 from stages.plan import PROJECT, Job, Plan
 
@@ -92,19 +94,8 @@ def share_of_cores(cores: Sequence[int], index: int, count: int) -> list[int]:
     return share or [cores[index % size]]
 
 
-def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name, without asking the driver."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name.strip()]
-    return sorted(
-        path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)
-    )
-
-
 def _start(command: Sequence[str], index: int, count: int, out: Path) -> subprocess.Popen[bytes]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // count)), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, core_count() // count)), **os.environ}
     if gpus := visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     with (out / "logs" / f"worker{index}.log").open("wb") as log:

@@ -1,10 +1,12 @@
-"""Files in the exact layouts of Virtual KITTI 2, SYNTHIA-AL and DIODE, for tests of readers, stages and commands."""
+"""Files in the exact layouts of KITTI, Virtual KITTI 2, SYNTHIA-AL and DIODE, for tests of readers, stages and commands."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from alberti.data.kitti import Frame, KittiRecord, write_kitti
+from alberti.geometry.camera import Camera
 from alberti.images import write_image
 
 P2 = "P2: 895.692 0 320 0 0 895.692 240 0 0 0 1 0"
@@ -20,6 +22,21 @@ def picture(path: Path, width: int = 32, height: int = 32, seed: int = 0) -> Pat
 def gray16(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values.astype(np.uint16)).save(path)
+
+
+def kitti_noise(root: Path, count: int, random: np.random.Generator) -> list[Frame]:
+    """``count`` test frames of 64 x 40 with scans and annotated depth, all noise."""
+    records = [
+        KittiRecord(
+            image=random.integers(0, 256, (40, 64, 3), dtype=np.uint8),
+            camera=Camera(40, 40, 31.5, 19.5, 64, 40),
+            split="test",
+            depth=np.rint(random.uniform(1, 70, (40, 64)) * 256) / 256,
+            points=random.uniform([2, -20, -5, 0], [60, 20, 2, 1], (3000, 4)),
+        )
+        for _ in range(count)
+    ]
+    return write_kitti(root, records)
 
 
 def vkitti2(root: Path, *, archives: bool = False, frames: int = 3, size: tuple[int, int] = (124, 37)) -> None:

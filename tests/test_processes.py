@@ -24,3 +24,10 @@ def test_the_main_process_is_the_first_of_those_launched(
         monkeypatch.setenv(name, value)
     assert processes.is_launched() == launched
     assert processes.is_main() == main
+
+
+def test_gpus_that_the_environment_names_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert processes.visible_gpus() == ["2", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert processes.visible_gpus() == []

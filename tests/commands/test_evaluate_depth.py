@@ -8,15 +8,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from native_layouts import kitti_noise
 from PIL import Image
 
 from alberti.commands.evaluate_depth import evaluate_depth
-from alberti.data.kitti import KittiReader, KittiRecord, write_kitti
+from alberti.data.kitti import KittiReader
 from alberti.errors import ConfigError, DataError
-from alberti.geometry.camera import Camera
 from alberti.metrics import METRICS, PROTOCOLS, depth_metrics
-
-CAMERA = Camera(40, 40, 31.5, 19.5, 64, 40)
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +22,7 @@ def kitti(tmp_path_factory):
     """Six frames of 64 x 40: KITTI's root, split list, predictions with 10 to 20 % of noise."""
     folder = tmp_path_factory.mktemp("kitti")
     random = np.random.default_rng(0)
-    records = [
-        KittiRecord(
-            image=random.integers(0, 256, (40, 64, 3), dtype=np.uint8),
-            camera=CAMERA,
-            split="test",
-            depth=np.rint(random.uniform(1, 70, (40, 64)) * 256) / 256,
-            points=random.uniform([2, -20, -5, 0], [60, 20, 2, 1], (3000, 4)),
-        )
-        for _ in range(6)
-    ]
-    frames = write_kitti(folder, records)
+    frames = kitti_noise(folder, 6, random)
     reader = KittiReader(folder)
     predictions = folder / "predictions"
     predictions.mkdir()

@@ -8,6 +8,21 @@ import math
 
 import torch
 
+FINITE = [
+    (-60.0, 13.0, 1.0),  # left
+    (200.0, 9.5, 1.0),  # right, where angles from +x would wrap around
+    (12.0, 90.0, 1.0),
+    (17.3, -1.2, 1.0),  # just above the first row
+    (60.0, -80.0, 1.0),
+    (14.2, 11.7, 1.0),  # inside
+    (0.0, 0.0, 1.0),  # on the corner, which is inside
+    (20000.0, 30000.0, 1.0),
+]
+
+
+def random_images(*shape, seed=0, dtype=torch.float64):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
 
 def gray_gradient(image):
     """(3, H, W) -> derivatives by x and by y of the gray image, (H, W) each: 3x3 Sobel, replicated border."""

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from metrics.plain import plain_metrics
+from native_layouts import kitti_noise
 
-from alberti.data.kitti import KittiReader, KittiRecord, write_kitti
+from alberti.data.kitti import KittiReader
 from alberti.errors import ConfigError, DataError
-from alberti.geometry.camera import Camera
 from alberti.metrics import (
     METRICS,
     PROTOCOLS,
@@ -149,19 +149,7 @@ def test_kb_predictions_are_placed_in_their_window():
 
 @pytest.fixture
 def kitti(tmp_path):
-    random = np.random.default_rng(0)
-    camera = Camera(40, 40, 31.5, 19.5, 64, 40)
-    records = [
-        KittiRecord(
-            image=random.integers(0, 256, (40, 64, 3), dtype=np.uint8),
-            camera=camera,
-            split="test",
-            depth=np.rint(random.uniform(1, 70, (40, 64)) * 256) / 256,
-            points=random.uniform([2, -20, -5, 0], [60, 20, 2, 1], (3000, 4)),
-        )
-        for _ in range(7)
-    ]
-    return write_kitti(tmp_path, records), KittiReader(tmp_path)
+    return kitti_noise(tmp_path, 7, np.random.default_rng(0)), KittiReader(tmp_path)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

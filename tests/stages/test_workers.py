@@ -11,7 +11,7 @@ import yaml
 
 from alberti.errors import ConfigError
 from stages.experiment import Experiment, Options, run_experiment
-from stages.workers import WorkerError, _claim, run_workers, share_of_cores, visible_gpus
+from stages.workers import WorkerError, _claim, run_workers, share_of_cores
 
 
 @pytest.fixture
@@ -84,13 +84,6 @@ def test_every_core_is_somebody_s(cores: int, count: int) -> None:
     assert {core for share in shares for core in share} == set(range(cores))
     if cores >= count:
         assert sum(map(len, shares)) == cores
-
-
-def test_gpus_that_the_environment_names_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert visible_gpus() == ["2", "5"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
 
 
 def test_what_workers_cannot_do_is_refused(values: dict, tmp_path: Path) -> None:
