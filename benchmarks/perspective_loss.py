@@ -241,9 +241,10 @@ FORMS: dict[str, tuple[str, list[dict[str, Any]]]] = {  # kernel: the table of i
     "means_adjoint_kernel": (
         "_GATHER",
         [
-            {"BLOCK_Y": y, "BLOCK_X": x, "SCAN": scan, "num_warps": warps}
-            for scan, tiles in ((False, GATHERS), (True, [(4, 8, 1), (8, 8, 1), (8, 16, 4)]))
+            {"BLOCK_Y": y, "BLOCK_X": x, "SCAN": scan, "UNROLL": unroll, "num_warps": warps}
+            for scan, tiles, unrolls in ((False, GATHERS, (1, 4)), (True, [(4, 8, 1), (8, 8, 1), (8, 16, 4)], (1,)))
             for y, x, warps in tiles
+            for unroll in unrolls
         ],
     ),
     "prepare_kernel": ("_TILE", [{}, *TILES, {"maxnreg": 128}]),

@@ -6,10 +6,11 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
+from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.training.step_graph import no_search
 
@@ -45,17 +46,6 @@ class _ValuesWithGradient(torch.autograd.Function):
         return grad_values.view(-1, 1, 1, 1) * gradients, None, None
 
 
-class _FullDecoder(nn.Module):
-    def __init__(self, vae: Any):
-        super().__init__()
-        self.post_quant_conv, self.decoder = copy.deepcopy(vae.post_quant_conv), copy.deepcopy(vae.decoder)
-        self.scale = 1 / vae.config.scaling_factor
-
-    def forward(self, latents: Tensor) -> Tensor:
-        latents = latents * self.scale
-        return self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
-
-
 class ConstraintTerm:
     """Decodes x0 estimates with a frozen copy of the decoder and compares them with the true images.
 
@@ -72,7 +62,7 @@ class ConstraintTerm:
         self.num_lines = config.num_lines
         self.chunk, self._pixels = config.decode_chunk, _PIXELS[config.decoder]
         self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        decoder = _FullDecoder(base.vae) if config.decoder == "full" else copy.deepcopy(base.tiny_decoder.decoder)
+        decoder = FrozenDecoder(base.vae) if config.decoder == "full" else copy.deepcopy(base.tiny_decoder.decoder)
         self.decoder = decoder.to(device, self.dtype).eval().requires_grad_(False)
         self.channels_last = config.channels_last
         if self.channels_last:

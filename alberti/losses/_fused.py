@@ -20,7 +20,7 @@ _ADJOINT_TILE = {"BLOCK_Y": 4, "BLOCK_X": 64, "num_warps": 8}
 _WALK = {"BLOCK_T": 8, "BLOCK_N": 32, "num_warps": 4}
 # Of the forms of benchmarks/perspective_loss.py --tune the one whose gradients were right for every point that was tried, on an
 # H100 with Triton 3.6: others are up to 40 % faster, but next to some points inside the image they give NaN, why is not known.
-_GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "SCAN": True, "num_warps": 1}
+_GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "SCAN": False, "UNROLL": 4, "num_warps": 2}
 _LINES_BLOCK = 256  # of float64 work: one line a thread
 _LOSS_BLOCK = 1024
 

@@ -236,6 +236,7 @@ def means_adjoint_kernel(
     BLOCK_X: tl.constexpr,
     RADIUS: tl.constexpr,
     SCAN: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):
     """Program (j, b): to each pixel of tile j of image b the pulls of the lines that read it; with grads, times sign grads.
 
@@ -266,41 +267,37 @@ def means_adjoint_kernel(
         windows = tl.load(sweep + 10).to(tl.int32)
         tile_u, tile_v = s_0 + s_1 * tile_x + s_2 * tile_y, s_3 + s_4 * tile_x + s_5 * tile_y
         distance = tl.sqrt(tile_u * tile_u + tile_v * tile_v)
-        if (windows > 0) & (distance < (1.5 * RADIUS + 3) * unit):
-            for line in tl.range(0, n, loop_unroll_factor=8):  # their loads wait together, not one after the other
-                add_x, add_y = _pulled(tl.load(table + line), tl.load(table + 3 * n + line), mask, y, x, g_x, g_y)
-                sum_x += add_x
-                sum_y += add_y
-        else:
-            tile_place = (fast_atan2(tile_v, tile_u) / unit - tl.load(sweep + 7)) * per_angle
-            widest = per_angle * 0.56 / (distance - RADIUS * unit)
-            reach = widest + per_angle * 1.2 * RADIUS / distance
-            steps = tl.minimum(2 * widest, last).to(tl.int32) + 1
-            u, v = s_0 + s_1 * c_x + s_2 * c_y, s_3 + s_4 * c_x + s_5 * c_y
-            half = per_angle * 0.55 / tl.sqrt(u * u + v * v)
-            aside = fast_atan((tile_u * v - tile_v * u) / (tile_u * u + tile_v * v)) / unit * per_angle
-            for j in range(0, windows):
-                centre = tile_place + (j - 1) * turn
-                if (centre + reach >= 0) & (centre - reach <= last):
-                    if SCAN:
-                        start = tl.maximum(tl.ceil(centre - reach), 0.0).to(tl.int32)
-                        end = tl.minimum(tl.floor(centre + reach), last).to(tl.int32) + 1
-                        for line in range(start, end):
-                            track, pull = tl.load(table + line), tl.load(table + 3 * n + line)
-                            add_x, add_y = _pulled(track, pull, mask, y, x, g_x, g_y)
-                            sum_x += add_x
-                            sum_y += add_y
-                    else:
-                        low = tl.minimum(tl.maximum(tl.ceil(centre + aside - half), 0.0), last + 1).to(tl.int32)
-                        high = tl.maximum(tl.minimum(tl.floor(centre + aside + half), last), -1.0).to(tl.int32)
-                        for step in range(0, steps):
-                            line = low + step
-                            active = mask & (line <= high)
-                            track = tl.load(table + line, active, other=0)
-                            pull = tl.load(table + 3 * n + line, active, other=0)
-                            add_x, add_y = _pulled(track, pull, active, y, x, g_x, g_y)
-                            sum_x += add_x
-                            sum_y += add_y
+        near = distance < (1.5 * RADIUS + 3) * unit
+        tile_place = (fast_atan2(tile_v, tile_u) / unit - tl.load(sweep + 7)) * per_angle
+        widest = per_angle * 0.56 / (distance - RADIUS * unit)
+        reach = widest + per_angle * 1.2 * RADIUS / distance
+        steps = tl.where(near, n, tl.minimum(2 * widest, last).to(tl.int32) + 1)
+        u, v = s_0 + s_1 * c_x + s_2 * c_y, s_3 + s_4 * c_x + s_5 * c_y
+        half = per_angle * 0.55 / tl.sqrt(u * u + v * v)
+        aside = fast_atan((tile_u * v - tile_v * u) / (tile_u * u + tile_v * v)) / unit * per_angle
+        for j in range(0, tl.where(near, tl.minimum(windows, 1), windows)):
+            centre = tile_place + (j - 1) * turn
+            if near | ((centre + reach >= 0) & (centre - reach <= last)):
+                if SCAN:
+                    start = tl.where(near, 0, tl.maximum(tl.ceil(centre - reach), 0.0).to(tl.int32))
+                    end = tl.where(near, n, tl.minimum(tl.floor(centre + reach), last).to(tl.int32) + 1)
+                    for line in range(start, end):
+                        track, pull = tl.load(table + line), tl.load(table + 3 * n + line)
+                        add_x, add_y = _pulled(track, pull, mask, y, x, g_x, g_y)
+                        sum_x += add_x
+                        sum_y += add_y
+                else:
+                    low = tl.minimum(tl.maximum(tl.ceil(centre + aside - half), 0.0), last + 1).to(tl.int32)
+                    high = tl.maximum(tl.minimum(tl.floor(centre + aside + half), last), -1.0).to(tl.int32)
+                    low, high = tl.where(near, 0, low), tl.where(near, n - 1, high)
+                    for step in tl.range(0, steps, loop_unroll_factor=UNROLL):
+                        line = low + step
+                        active = mask & (line <= high)
+                        track = tl.load(table + line, active, other=0)
+                        pull = tl.load(table + 3 * n + line, active, other=0)
+                        add_x, add_y = _pulled(track, pull, active, y, x, g_x, g_y)
+                        sum_x += add_x
+                        sum_y += add_y
     if grads is not None:
         scale = tl.load(grads + image * grads_stride) * sign
         sum_x *= scale
