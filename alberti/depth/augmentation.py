@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alberti.data.transforms import View, transform
 from alberti.errors import ConfigError
+from alberti.geometry.camera import Camera
 
 FRACTION_BITS = 5
 FRACTION = 1 << FRACTION_BITS
@@ -88,7 +89,7 @@ def cut(view: View, change: Change, crop: tuple[int, int]) -> tuple[np.ndarray, 
 
 
 def rotate(view: View, degrees: float, window: tuple[int, int, int, int] | None = None) -> View:
-    """Rotate image and depth counter-clockwise about :func:`centre_of` the view; what comes in is mirrored and has no depth.
+    """Rotate image and depth counter-clockwise about :func:`centre_of` the picture; what comes in is mirrored and has no depth.
 
     ``window`` (x0, y0, width, height) says which part of the outcome is wanted; all by default.
     """
@@ -98,7 +99,7 @@ def rotate(view: View, degrees: float, window: tuple[int, int, int, int] | None 
     assert view.depth is not None
     x0, y0, width, height = window or (0, 0, *view.size)
     across, down = torch.arange(x0, x0 + width)[None], torch.arange(y0, y0 + height)[:, None]
-    x, y = Turn.of(degrees, centre_of(view)).source(across, down)
+    x, y = Turn.of(degrees, centre_of(view.camera, view.size)).source(across, down)
     smooth_x, smooth_y = ((part.float() / FRACTION).numpy() for part in (x, y))
     near_x, near_y = ((part + FRACTION // 2 >> FRACTION_BITS).float().numpy() for part in (x, y))
     image = cv2.remap(view.image, smooth_x, smooth_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -106,12 +107,11 @@ def rotate(view: View, degrees: float, window: tuple[int, int, int, int] | None 
     return View(image=image, depth=depth)
 
 
-def centre_of(view: View) -> tuple[float, float]:
-    """The principal point, or the middle where it is unknown, in pixels (x, y)."""
-    if view.camera is not None:
-        return view.camera.cx, view.camera.cy
-    width, height = view.size
-    return (width - 1) / 2, (height - 1) / 2
+def centre_of(camera: Camera | None, size: tuple[int, int]) -> tuple[float, float]:
+    """The principal point, or the middle of a picture of ``size`` (width, height) where it is unknown, in pixels (x, y)."""
+    if camera is not None:
+        return camera.cx, camera.cy
+    return (size[0] - 1) / 2, (size[1] - 1) / 2
 
 
 class Turn(NamedTuple):

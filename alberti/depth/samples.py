@@ -70,9 +70,8 @@ class DepthSamples:
         """Pixel (x, y) of :meth:`view` about which it is rotated, without reading it."""
         crop, size = self._fit(index)
         camera = self.dataset.camera(self.dataset[index])
-        if camera is None:
-            return (size[0] - 1) / 2, (size[1] - 1) / 2
-        return centre_of(transform(View(camera=camera), crop=crop, size=size))
+        moved = camera and transform(View(camera=camera), crop=crop, size=size).camera
+        return centre_of(moved, size)
 
     def change(self, index: int, visit: int, seed: int) -> Change:
         """What augmentation does at this visit, from (seed, id, visit)."""
