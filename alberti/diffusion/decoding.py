@@ -38,16 +38,22 @@ class FrozenDecoder(nn.Module):
 
 def _merge_upsampling(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if isinstance(child, Upsample2D) and _can_merge(child):
-            setattr(module, name, merged_upsampling(child.conv))
+        conv = _conv_to_merge(child)
+        if conv is not None:
+            setattr(module, name, merged_upsampling(conv))
         else:
             _merge_upsampling(child)
 
 
-def _can_merge(upsample: Upsample2D) -> bool:
-    conv = getattr(upsample, "conv", None)
-    plain = upsample.norm is None and upsample.interpolate and isinstance(conv, nn.Conv2d)
-    return plain and (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+def _conv_to_merge(module: nn.Module) -> nn.Conv2d | None:
+    """The convolution of a module that doubles the resolution, convolves 3 x 3 and does nothing else; None for any other."""
+    if not isinstance(module, Upsample2D) or module.norm is not None or not module.interpolate:
+        return None
+    conv = getattr(module, "conv", None)
+    if not isinstance(conv, nn.Conv2d):
+        return None
+    found = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv if found == ((3, 3), (1, 1), (1, 1), (1, 1), 1) else None
 
 
 @torch.no_grad()

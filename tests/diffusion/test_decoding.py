@@ -31,7 +31,9 @@ def value_and_gradient(function, latents):
     return value.detach(), torch.autograd.grad((value * torch.linspace(-1, 1, value.numel()).view_as(value)).sum(), leaf)[0]
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_post_quant_conv": False}, {"mid_block_add_attention": False}, {"scaling_factor": 2.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"use_post_quant_conv": False}, {"mid_block_add_attention": False}, {"scaling_factor": 2.0}]
+)
 def test_it_decodes_as_the_vae_does(changes):
     original = vae(**changes)
     latents = torch.randn(2, 4, 6, 5, dtype=torch.float64)
@@ -60,7 +62,8 @@ def test_only_heads_too_wide_for_fused_attention_are_taken_apart():
     assert isinstance(processors(**wide)[0], AttnProcessor)
     original = vae(**wide)
     latents = torch.randn(1, 4, 3, 4, dtype=torch.float64)
-    torch.testing.assert_close(FrozenDecoder(original)(latents), original.decode(latents / 0.3).sample, rtol=0, atol=1e-6)  # softmax in float32
+    expected = original.decode(latents / 0.3).sample
+    torch.testing.assert_close(FrozenDecoder(original)(latents), expected, rtol=0, atol=1e-6)  # softmax in float32
 
 
 @pytest.mark.parametrize("bias", [True, False])
