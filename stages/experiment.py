@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,9 @@ def set_up(plan: Plan, workspace: str, project: Path) -> None:
 
 
 def link_shared(plan: Plan, job: Job) -> None:
-    """Let the seed's workspace have what a shared unit made."""
+    """Let the seed's workspace have what the unit made, if seeds share it."""
+    if job.workspace != "shared":
+        return
     for out in job.unit.outs:
         _own(plan.out / plan.seed, out)
         _link(plan.out / plan.seed / out, plan.out / "shared" / out)
@@ -138,10 +140,18 @@ class Experiment:
                 if plan.stamp(job) is None:
                     stamp_path(plan.out, job).unlink(missing_ok=True)
 
+    def jobs(self) -> Iterator[tuple[Plan, Job]]:
+        """What is wanted, seed by seed."""
+        for plan, units in zip(self.plans, self.targets, strict=True):
+            for job in plan.jobs(units):
+                yield plan, job
+
     def left(self) -> int:
         """How many units are not done."""
-        every = zip(self.plans, self.targets, strict=True)
-        return sum(plan.stamp(job) is None for plan, units in every for job in plan.jobs(units))
+        return sum(plan.stamp(job) is None for plan, job in self.jobs())
+
+    def say_done(self, seconds: float) -> None:
+        print(f"{self.total} units are done in {self.out}, {seconds:.1f} s", flush=True)
 
 
 def run_experiment(values: Mapping[str, Any], options: Options, project: Path = PROJECT) -> bool:
@@ -152,20 +162,14 @@ def run_experiment(values: Mapping[str, Any], options: Options, project: Path = 
     """
     start, experiment = time.monotonic(), Experiment(values, options, project)
     experiment.set_up()
-    total, done = experiment.total, 0
-    for plan, units in zip(experiment.plans, experiment.targets, strict=True):
-        for job in plan.jobs(units):
-            done += 1
-            late = options.stop_after is not None and time.monotonic() - start > 60 * options.stop_after
-            if plan.stamp(job) is None:
-                if late:
-                    print(
-                        f"stopped after {options.stop_after:g} minutes before {plan.seed} {job.unit.id}; run it again to go on"
-                    )
-                    return False
-                seconds = run_job(plan, job)
-                print(f"[{done}/{total}] {job.workspace} {job.unit.id} {seconds:.1f} s", flush=True)
-            if job.workspace == "shared":
-                link_shared(plan, job)
-    print(f"{total} units are done in {experiment.out}, {time.monotonic() - start:.1f} s", flush=True)
+    for done, (plan, job) in enumerate(experiment.jobs(), start=1):
+        late = options.stop_after is not None and time.monotonic() - start > 60 * options.stop_after
+        if plan.stamp(job) is None:
+            if late:
+                print(f"stopped after {options.stop_after:g} minutes before {plan.seed} {job.unit.id}; run it again to go on")
+                return False
+            seconds = run_job(plan, job)
+            print(f"[{done}/{experiment.total}] {job.workspace} {job.unit.id} {seconds:.1f} s", flush=True)
+        link_shared(plan, job)
+    experiment.say_done(time.monotonic() - start)
     return True

@@ -17,7 +17,7 @@ from typing import Any
 from alberti.errors import AlbertiError, ConfigError
 from alberti.parallel import core_count
 from alberti.processes import visible_gpus
-from stages.experiment import Experiment, Options, link_shared, run_experiment, run_job
+from stages.experiment import Experiment, Options, link_shared, run_job
 from stages.plan import PROJECT, Job, Plan
 
 _PAUSE = 0.5
@@ -43,7 +43,7 @@ def run_workers(
     """
     if count < 1:
         raise ConfigError(f"--workers: expected at least 1, got {count}")
-    experiment = Experiment(values, options, project)
+    start, experiment = time.monotonic(), Experiment(values, options, project)
     if watched := [unit.id for plan in experiment.plans for unit in plan.units if unit.always]:
         raise ConfigError(f"--workers: {watched[0]} runs every time; run the experiment without --workers, or with `watch: []`")
     experiment.set_up()
@@ -60,7 +60,10 @@ def run_workers(
         raise
     if experiment.left():
         return False
-    return run_experiment(values, options, project)
+    for plan, job in experiment.jobs():  # also where the last worker's time was up before it came to it
+        link_shared(plan, job)
+    experiment.say_done(time.monotonic() - start)
+    return True
 
 
 def work(values: Mapping[str, Any], options: Options, place: str, project: Path = PROJECT) -> None:
@@ -125,8 +128,7 @@ def _next(experiment: Experiment) -> tuple[bool, tuple[Plan, Job, int] | None]:
         undone = set[str]()
         for job in plan.jobs(targets):
             if plan.stamp(job) is not None:
-                if job.workspace == "shared":
-                    link_shared(plan, job)
+                link_shared(plan, job)
                 continue
             undone.add(job.unit.id)
             waiting = True

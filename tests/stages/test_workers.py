@@ -55,6 +55,22 @@ def _needed(values: dict) -> list[str]:
     return ["shared prepare@train"] if values["base"]["source"] == "train" else []
 
 
+def test_what_seeds_share_is_linked_though_no_worker_came_to_it(
+    values: dict, tmp_path: Path, project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    options, idle = Options(tmp_path / "runs", (0,), ("prepare",)), [sys.executable, "-c", ""]
+    assert not run_workers(values, options, idle, 1)
+    assert run_experiment(values, options)
+    link = options.out / "seed0/data/condition"
+    target = link.readlink()
+    link.unlink()
+    capfd.readouterr()
+    assert run_workers(values, options, idle, 1)
+    assert link.readlink() == target
+    assert re.fullmatch(r"4 units are done in \S+/runs, [\d.]+ s\n", capfd.readouterr().out)
+
+
 def test_a_worker_that_fails_stops_all(values: dict, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     values["base"] = {"source": "path", "path": str(tmp_path / "nowhere")}
