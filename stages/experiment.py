@@ -49,8 +49,14 @@ def _function(module: str) -> Callable[[Params, str], None]:
     start = time.monotonic()
     function = function_of(module)
     if (seconds := time.monotonic() - start) > 1:
-        print(f"imported stages.{module}, {seconds:.1f} s", flush=True)
+        say(f"imported stages.{module}, {seconds:.1f} s")
     return function
+
+
+def say(line: str) -> None:
+    """Print a line in one write: `print` takes two where output is not buffered, between which another process may come."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _device_name() -> str:
@@ -151,7 +157,7 @@ class Experiment:
         return sum(plan.stamp(job) is None for plan, job in self.jobs())
 
     def say_done(self, seconds: float) -> None:
-        print(f"{self.total} units are done in {self.out}, {seconds:.1f} s", flush=True)
+        say(f"{self.total} units are done in {self.out}, {seconds:.1f} s")
 
 
 def run_experiment(values: Mapping[str, Any], options: Options, project: Path = PROJECT) -> bool:
@@ -166,10 +172,10 @@ def run_experiment(values: Mapping[str, Any], options: Options, project: Path = 
         late = options.stop_after is not None and time.monotonic() - start > 60 * options.stop_after
         if plan.stamp(job) is None:
             if late:
-                print(f"stopped after {options.stop_after:g} minutes before {plan.seed} {job.unit.id}; run it again to go on")
+                say(f"stopped after {options.stop_after:g} minutes before {plan.seed} {job.unit.id}; run it again to go on")
                 return False
             seconds = run_job(plan, job)
-            print(f"[{done}/{experiment.total}] {job.workspace} {job.unit.id} {seconds:.1f} s", flush=True)
+            say(f"[{done}/{experiment.total}] {job.workspace} {job.unit.id} {seconds:.1f} s")
         link_shared(plan, job)
     experiment.say_done(time.monotonic() - start)
     return True

@@ -17,7 +17,7 @@ from typing import Any
 from alberti.errors import AlbertiError, ConfigError
 from alberti.parallel import core_count
 from alberti.processes import visible_gpus
-from stages.experiment import Experiment, Options, link_shared, run_job
+from stages.experiment import Experiment, Options, link_shared, run_job, say
 from stages.plan import PROJECT, Job, Plan
 
 _PAUSE = 0.5
@@ -83,7 +83,7 @@ def work(values: Mapping[str, Any], options: Options, place: str, project: Path 
             finally:
                 os.close(lock)
             done = experiment.total - experiment.left()
-            print(f"[{done}/{experiment.total}] {job.workspace} {job.unit.id} {seconds:.1f} s", flush=True)
+            say(f"[{done}/{experiment.total}] {job.workspace} {job.unit.id} {seconds:.1f} s")
         elif waiting:
             time.sleep(_PAUSE)
         else:

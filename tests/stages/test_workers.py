@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from alberti.errors import ConfigError
-from stages.experiment import Experiment, Options, run_experiment
+from stages.experiment import Experiment, Options, run_experiment, say
 from stages.workers import WorkerError, _claim, run_workers, share_of_cores
 
 
@@ -78,6 +78,16 @@ def test_a_worker_that_fails_stops_all(values: dict, tmp_path: Path, project: Pa
     with pytest.raises(WorkerError, match=r"worker \d stopped \(error: .*nowhere: expected a diffusers model folder.*\.log"):
         run_workers(values, options, command(values, tmp_path, options), 2)
     assert Experiment(values, options).left() == 1
+
+
+def test_a_line_is_written_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is printed in two parts, the text and the end of the line, runs into what another worker prints meanwhile."""
+    with (tmp_path / "printed").open("w") as stream:
+        written: list[str] = []
+        monkeypatch.setattr(stream, "write", written.append)
+        monkeypatch.setattr(sys, "stdout", stream)
+        say("one line")
+    assert written == ["one line\n"]
 
 
 def test_a_unit_has_one_worker_until_that_ends(values: dict, tmp_path: Path) -> None:
