@@ -3,7 +3,9 @@
 Images are (H, W, 3) uint8 RGB; depth maps are (H, W) float32 metres along the optical axis, 0 = no measurement.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +16,8 @@ from alberti.files import atomic_file
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _MAX_PIXELS = 400_000_000
 Image.MAX_IMAGE_PIXELS = None  # our own limit below gives a clearer error than Pillow's warning
+
+T = TypeVar("T")
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -91,3 +95,18 @@ def write_depth(path: str | Path, depth: np.ndarray, scale: float = 256.0) -> No
     values = np.where((depth > 0) & (values == 0), 1, values).astype(np.uint16)
     with atomic_file(path) as temporary:
         Image.fromarray(values).save(temporary, format="PNG", compress_level=3)
+
+
+def of_one_size(images: Iterable[tuple[T, np.ndarray]], count: int) -> Iterator[list[tuple[T, np.ndarray]]]:
+    """Groups of up to ``count`` consecutive (what it is, image) whose images have one shape."""
+    group: list[tuple[T, np.ndarray]] = []
+    for named in images:
+        if group and named[1].shape != group[0][1].shape:
+            yield group
+            group = []
+        group.append(named)
+        if len(group) == count:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from alberti.errors import DataError
-from alberti.images import read_depth, read_image, write_depth, write_image
+from alberti.images import of_one_size, read_depth, read_image, write_depth, write_image
 
 
 @pytest.fixture
@@ -82,3 +82,11 @@ def test_an_eight_bit_picture_is_not_depth(tmp_path, picture):
     write_image(tmp_path / "a.png", picture)
     with pytest.raises(DataError, match="16-bit"):
         read_depth(tmp_path / "a.png")
+
+
+def test_groups_of_one_size_keep_the_order() -> None:
+    wide, tall = np.zeros((2, 3, 3), np.uint8), np.zeros((3, 2, 3), np.uint8)
+    images = enumerate([wide, wide, wide, tall, wide, tall, tall])
+    groups = [[name for name, _ in group] for group in of_one_size(images, 2)]
+    assert groups == [[0, 1], [2], [3], [4], [5, 6]]
+    assert list(of_one_size([], 2)) == []

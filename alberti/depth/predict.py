@@ -1,6 +1,6 @@
 """Depth of pictures with a :class:`alberti.depth.models.DepthModel`: arrays, and folders of files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from alberti.data.transforms import resize_image
 from alberti.depth.models import DepthModel
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_file, read_json, sha256_json, write_json
-from alberti.images import read_image
+from alberti.images import of_one_size, read_image
 from alberti.metrics.depth import kb_window
 from alberti.metrics.predictions import SIDECAR
 from alberti.progress import Progress
@@ -99,6 +99,8 @@ def predict_folder(
     """
     options = options or PredictOptions()
     out = Path(out)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
     if not images:
         raise DataError("there are no images to predict the depth of")
     names = [name for name, _ in images]
@@ -108,7 +110,7 @@ def predict_folder(
     _claim(out, model, options, model_name)
     todo = [(name, path) for name, path in images if not (out / f"{name}.npy").is_file()]
     with Progress("depth", len(images), "images", initial=len(images) - len(todo)) as progress:
-        for group in _same_size(todo, batch_size):
+        for group in of_one_size(((name, read_image(path)) for name, path in todo), batch_size):
             arrays = [image for _, image in group]
             for (name, _), depth in zip(group, predict_batch(model, arrays, options), strict=True):
                 if not np.isfinite(depth).all():
@@ -147,21 +149,3 @@ def _claim(out: Path, model: DepthModel, options: PredictOptions, model_name: st
 def _fingerprint(model: DepthModel) -> list[str | float]:
     """Enough to tell two trained models apart without hashing a gigabyte: the sum of each weight's magnitudes."""
     return [float(value.detach().double().abs().sum().cpu()) for value in model.parameters()]
-
-
-def _same_size(todo: list[tuple[str, Path]], batch_size: int) -> Iterator[list[tuple[str, np.ndarray]]]:
-    """Runs of at most ``batch_size`` pictures of one size, in order."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size: expected at least 1, got {batch_size}")
-    group: list[tuple[str, np.ndarray]] = []
-    for name, path in todo:
-        image = read_image(path)
-        if group and group[0][1].shape != image.shape:
-            yield group
-            group = []
-        group.append((name, image))
-        if len(group) == batch_size:
-            yield group
-            group = []
-    if group:
-        yield group

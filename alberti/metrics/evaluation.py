@@ -19,6 +19,7 @@ import numpy as np
 from alberti.data.kitti.frames import KNOWN_SPLITS, split_hash
 from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json
+from alberti.images import of_one_size
 from alberti.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from alberti.metrics.depth import METRICS, GroundTruth, Protocol, as_array, check_alignment, get_protocol, score_image
 from alberti.metrics.predictions import check_kind, check_resize, find_predictions, read_prediction, resize_prediction
@@ -151,7 +152,7 @@ def evaluate_batches(
     with Progress(description, len(frames), "images") as progress, ThreadPoolExecutor(max(1, workers)) as pool:
         images = _ahead(pool, reader.read_image, frames, max(1, workers, batch_size))
         pending: deque[Future[Row]] = deque()
-        for group in _same_size(zip(frames, images, strict=True), batch_size):
+        for group in of_one_size(zip(frames, images, strict=True), batch_size):
             predictions = predict([image for _, image in group])
             pending.extend(pool.submit(score, frame, made) for (frame, _), made in zip(group, predictions, strict=True))
             while len(pending) > 2 * max(1, workers):  # bounds the predictions held in memory
@@ -340,18 +341,6 @@ def check_one_table(summaries: Mapping[str, Mapping[str, Any]]) -> None:
 def _missing_text(missing: Sequence[str], count: int, where: str) -> str:
     shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
     return f"{where}: {len(missing)} of {count} predictions are missing (expected <id>.npy or <id>.png): {shown}"
-
-
-def _same_size(pairs: Iterable[tuple[Named, np.ndarray]], count: int) -> Iterator[list[tuple[Named, np.ndarray]]]:
-    """Groups of up to ``count`` consecutive frames whose images have one size."""
-    group: list[tuple[Named, np.ndarray]] = []
-    for frame, image in pairs:
-        if group and (len(group) == count or image.shape != group[0][1].shape):
-            yield group
-            group = []
-        group.append((frame, image))
-    if group:
-        yield group
 
 
 def _ahead(
