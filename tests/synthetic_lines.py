@@ -70,3 +70,19 @@ def street_picture(camera: Camera, world: np.ndarray, seed: int = 0) -> np.ndarr
 def true_points(camera: Camera, world: np.ndarray) -> np.ndarray:
     """(3, 3) vanishing points of the world's axes, as rows."""
     return directions_to_vanishing_points(world.T, camera)
+
+
+def warped(picture: np.ndarray, rms: float) -> np.ndarray:
+    """The picture bent by a smooth displacement of ``rms`` pixels."""
+    generator = np.random.default_rng(1)
+    height, width = picture.shape[:2]
+    field = [cv2.GaussianBlur(generator.normal(size=(height, width)), (0, 0), 12) for _ in range(2)]
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    maps = [(base + rms * f / f.std()).astype(np.float32) for base, f in zip((x, y), field, strict=True)]
+    return cv2.remap(picture, maps[0], maps[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def sharpened(picture: np.ndarray) -> np.ndarray:
+    """Far more than is good for it."""
+    soft = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(float)
+    return np.clip(picture + 3.0 * (picture - soft), 0, 255).astype(np.uint8)

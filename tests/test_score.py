@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from synthetic_lines import rotation, street_picture, true_points
+from synthetic_lines import rotation, sharpened, street_picture, true_points, warped
 
 from alberti.annotate import annotate_folder
 from alberti.errors import DataError
@@ -20,27 +20,13 @@ CAMERA = Camera(300.0, 300.0, 159.5, 119.5, 320, 240)
 VIEWS = [rotation(12, 3, 0), rotation(-15, 5, 0)]
 
 
-def bent(picture: np.ndarray, rms: float = 2.0) -> np.ndarray:
-    generator = np.random.default_rng(1)
-    height, width = picture.shape[:2]
-    field = [cv2.GaussianBlur(generator.normal(size=(height, width)), (0, 0), 12) for _ in range(2)]
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    maps = [(base + rms * f / f.std()).astype(np.float32) for base, f in zip((x, y), field, strict=True)]
-    return cv2.remap(picture, maps[0], maps[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-
-
-def sharpened(picture: np.ndarray) -> np.ndarray:
-    soft = cv2.GaussianBlur(picture, (0, 0), 1.5).astype(float)
-    return np.clip(picture + 3.0 * (picture - soft), 0, 255).astype(np.uint8)
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
     for index, view in enumerate(VIEWS):
         picture = street_picture(CAMERA, view)
         write_image(root / "straight" / f"{index}.png", picture)
-        write_image(root / "bent" / f"{index}.png", sharpened(bent(picture)))
+        write_image(root / "bent" / f"{index}.png", sharpened(warped(picture, 2.0)))
     write_image(root / "blank.png", np.full((240, 320, 3), 128, np.uint8))
     return root
 

@@ -1,24 +1,17 @@
 """``alberti annotate`` as a user runs it."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from synthetic_lines import rotation, street_picture
 
-from alberti import cli
 from alberti.geometry.camera import Camera
 from alberti.images import write_image
 
+Command = Callable[..., int]
 CAMERA = Camera(300.0, 300.0, 159.5, 119.5, 320, 240)
-
-
-def alberti(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["alberti", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    return int(left.value.code or 0)
 
 
 @pytest.fixture
@@ -27,10 +20,10 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_known_intrinsics_and_overlays(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_intrinsics_and_overlays(photos: Path, tmp_path: Path, alberti: Command) -> None:
     out, overlays = tmp_path / "rows.jsonl", tmp_path / "overlays"
     options = ("--focal", 300, "--principal-point", "159.5,119.5", "--overlays", overlays, "--workers", 1)
-    assert alberti(monkeypatch, "annotate", photos, "--out", out, *options) == 0
+    assert alberti("annotate", photos, "--out", out, *options) == 0
     row = json.loads(out.read_text())
     assert row["image"] == "sub/1.png"
     assert row["focal"] == pytest.approx(300)
@@ -39,11 +32,11 @@ def test_known_intrinsics_and_overlays(photos: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_bad_file_gives_exit_code_1_and_the_rest(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, alberti: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "bad.jpg").write_text("no")
     out = tmp_path / "rows.jsonl"
-    assert alberti(monkeypatch, "annotate", photos, "--out", out, "--workers", 1) == 1
+    assert alberti("annotate", photos, "--out", out, "--workers", 1) == 1
     assert len(out.read_text().splitlines()) == 1
     output = capsys.readouterr()
     assert "bad.jpg" in output.err
@@ -59,14 +52,14 @@ def test_a_bad_file_gives_exit_code_1_and_the_rest(
     ],
 )
 def test_bad_options_end_in_a_paragraph(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    photos: Path, tmp_path: Path, alberti: Command, capsys: pytest.CaptureFixture[str],
     options: tuple[str, ...], message: str,
 ) -> None:  # fmt: skip
-    assert alberti(monkeypatch, "annotate", photos, "--out", tmp_path / "rows.jsonl", "--workers", 1, *options) == 1
+    assert alberti("annotate", photos, "--out", tmp_path / "rows.jsonl", "--workers", 1, *options) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "rows.jsonl").exists()
 
 
-def test_a_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert alberti(monkeypatch, "annotate", tmp_path / "none", "--out", tmp_path / "rows.jsonl") == 1
+def test_a_missing_folder_is_named(tmp_path: Path, alberti: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert alberti("annotate", tmp_path / "none", "--out", tmp_path / "rows.jsonl") == 1
     assert "no such folder" in capsys.readouterr().err
