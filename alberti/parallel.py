@@ -55,9 +55,9 @@ def ordered_map(
         for job in jobs:
             waiting.append((job, pool.submit(function, job)))
             if len(waiting) >= _AHEAD * workers:
-                yield _finish(function, pool, *waiting.popleft())
+                yield _finish(function, *waiting.popleft())
         while waiting:
-            yield _finish(function, pool, *waiting.popleft())
+            yield _finish(function, *waiting.popleft())
 
 
 def ordered_results(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
@@ -101,7 +101,7 @@ class _Pool:
 
 
 def _finish(
-    function: Callable[[Job], Result], pool: _Pool, job: Job, future: Future[Result | AlbertiError]
+    function: Callable[[Job], Result], job: Job, future: Future[Result | AlbertiError]
 ) -> tuple[Job, Result | AlbertiError]:
     """The job's result. A dead process takes all jobs in flight with it: each is tried again, alone."""
     try:

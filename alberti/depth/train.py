@@ -127,7 +127,7 @@ def train_depth(
         due = config.validate_every and done % config.validate_every == 0
         if checked is not None and (due or done == config.loop.steps):
             assert isinstance(current, DepthModel)
-            best.offer(done, _mean_error(current, checked, config), current)
+            best.offer(done, validation_error(current, checked, config), current)
 
     seen_whole = config.loop.steps * config.loop.batch_size >= len(mixture)
     with Batches(mixture, config.loop.seed, config.loop.batch_size, config.workers, resident=seen_whole) as batches:
@@ -240,16 +240,12 @@ def depth_loss_terms(
     return metric if kind == "metric" else relative
 
 
-def validation_error(model: DepthModel, dataset: Dataset, config: DepthTrainConfig) -> float:
+@torch.inference_mode()
+def validation_error(model: DepthModel, samples: DepthSamples, config: DepthTrainConfig) -> float:
     """Mean over pictures of |pred - depth| / depth; relative models are aligned by least squares in inverse depth first.
 
     Pictures are whole, at the size of training, without augmentation; at most ``config.validation_images``, evenly spread.
     """
-    return _mean_error(model, DepthSamples(dataset, config.augmentation, cache_mb=0), config)
-
-
-@torch.inference_mode()
-def _mean_error(model: DepthModel, samples: DepthSamples, config: DepthTrainConfig) -> float:
     device, training = model.mean.device, model.training
     errors = []
     model.eval()

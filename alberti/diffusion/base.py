@@ -91,7 +91,7 @@ def train_base(
     )  # fmt: skip
     vae_result.load_ema()
     model.vae.eval().requires_grad_(False)
-    quality = _measure_vae(model, source, config)
+    quality = _measure_vae(model, source)
 
     encoded = _Encoded(source, model, config) if source.fresh else _EncodedOnce(source, model, config)
     unet_trainer = _prepare(UNetTrainer(model), config)
@@ -268,7 +268,7 @@ class _UNetLoss(PreparedLoss):
 
 
 @torch.no_grad()
-def _measure_vae(model: DepthDiffusion, source: TrainingSource, config: BaseConfig) -> dict[str, float]:
+def _measure_vae(model: DepthDiffusion, source: TrainingSource) -> dict[str, float]:
     """Set the latents' scale to 1 / their standard deviation and return the reconstruction error, over the first
     samples.
     """

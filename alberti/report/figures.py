@@ -41,7 +41,7 @@ def interval_chart(
     figure, (axes,) = _panels(1, width=7.2, height=0.42 * len(rows) + 0.75)
     for place, (_, result, index) in enumerate(reversed(rows)):
         value = result.summary[key] * scale
-        low, high = _interval(result.summary, key)
+        low, high = result.interval(key)
         colour = _ARM_COLOURS[index % len(_ARM_COLOURS)]
         if low is not None and high is not None:
             axes.plot(
@@ -153,13 +153,6 @@ def profile_chart(profiles: Mapping[str, np.ndarray], arms: Sequence[str], point
         axes.grid(color=_FAINT, linewidth=0.6)
     panels[0].set_ylabel("mean edge along the line")
     return _svg(figure)
-
-
-def _interval(summary: Mapping[str, Any], key: str) -> tuple[float | None, float | None]:
-    if f"{key}_low" in summary:
-        return summary[f"{key}_low"], summary[f"{key}_high"]
-    low, high = (summary.get("intervals") or {}).get(key, (None, None))
-    return low, high
 
 
 def _panels(count: int, *, width: float, height: float) -> "tuple[Figure, list[Axes]]":

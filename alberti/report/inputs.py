@@ -32,6 +32,13 @@ class Result:
             raise DataError(f"{path.with_suffix('.csv')}: no column 'id'; it has {', '.join(map(str, table.columns))}")
         return cls(summary, table)
 
+    def interval(self, key: str) -> tuple[float | None, float | None]:
+        """From ``<key>_low`` / ``_high``, or ``intervals[key]``: the two forms that evaluations write."""
+        if f"{key}_low" in self.summary:
+            return self.summary[f"{key}_low"], self.summary[f"{key}_high"]
+        low, high = (self.summary.get("intervals") or {}).get(key, (None, None))
+        return low, high
+
 
 def read_table(path: str | Path) -> "pd.DataFrame":
     """Read a CSV with a header; DataError if it is missing, empty or malformed. Ids stay text."""

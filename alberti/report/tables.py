@@ -121,7 +121,7 @@ def _cell(result: Result, metric: Metric, other: Result | None, best: bool) -> C
     if value is None:
         return Cell("\N{EN DASH}")
     change = None if other is None else paired_change(result.rows, other.rows, metric.key, metric.higher_is_better)
-    low, high = _interval(result, metric.key)
+    low, high = result.interval(metric.key)
     interval = "" if low is None or high is None else _range(low, high, metric)
     count, total = result.summary.get(f"{metric.key}_n"), result.summary.get("n")
     if count is not None and count != total:
@@ -132,15 +132,6 @@ def _cell(result: Result, metric: Metric, other: Result | None, best: bool) -> C
         *(("", "", "") if change is None else _change_texts(change, metric)),
         best=best,
     )
-
-
-def _interval(result: Result, key: str) -> tuple[float | None, float | None]:
-    """From ``<key>_low`` / ``_high``, or ``intervals[key]``: the two forms that evaluations write."""
-    if f"{key}_low" in result.summary:
-        return result.summary[f"{key}_low"], result.summary[f"{key}_high"]
-    intervals = result.summary.get("intervals") or {}
-    low, high = intervals.get(key, (None, None))
-    return low, high
 
 
 def _change_texts(change: Change, metric: Metric) -> tuple[str, str, str]:

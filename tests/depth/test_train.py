@@ -22,6 +22,10 @@ def config(steps: int = 4, **changes) -> DepthTrainConfig:
     return DepthTrainConfig(loop, Augmentation((64, 64)), **changes)
 
 
+def error_of(model: DepthModel, dataset: Dataset) -> float:
+    return validation_error(model, DepthSamples(dataset, config().augmentation), config())
+
+
 def same_weights(one: torch.nn.Module, two: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
@@ -49,9 +53,9 @@ def test_a_tiny_model_learns_a_tiny_set(name, steps, make_dataset):
     torch.manual_seed(0)
     dataset = make_dataset()
     model = build_depth_model(name, "tiny")
-    before = validation_error(model, dataset, config())
+    before = error_of(model, dataset)
     result = train_depth(model, dataset, config(steps), validation=dataset, device="cpu")
-    after = validation_error(result.model, dataset, config())
+    after = error_of(result.model, dataset)
     assert after < 0.5 * before
     assert result.validation[-1]["abs_rel"] == pytest.approx(after)
     assert result.best_step == steps
@@ -146,13 +150,13 @@ def test_validation_of_a_perfect_and_of_a_scaled_prediction(make_dataset):
 
     metric = Oracle(torch.nn.Linear(1, 1), build_depth_model("dpt", "tiny", kind="metric").info)
     relative = Oracle(torch.nn.Linear(1, 1), build_depth_model("dpt", "tiny").info)
-    assert validation_error(metric, dataset, config()) == pytest.approx(0.2, abs=1e-5)
-    assert validation_error(relative, dataset, config()) == pytest.approx(0.0, abs=1e-4)
+    assert error_of(metric, dataset) == pytest.approx(0.2, abs=1e-5)
+    assert error_of(relative, dataset) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_validation_needs_ground_truth(make_dataset):
     with pytest.raises(DataError, match="no validation picture"):
-        validation_error(build_depth_model("dpt", "tiny"), make_dataset(keep=0.0), config())
+        error_of(build_depth_model("dpt", "tiny"), make_dataset(keep=0.0))
 
 
 def test_the_loss_follows_from_the_kind():
