@@ -1,7 +1,5 @@
 """`alberti doctor`: what this machine has, what each profile needs, and what it lacks."""
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -15,6 +13,7 @@ import typer
 
 from alberti.errors import AlbertiError, ConfigError
 from pipeline.profiles import PROFILES, compose
+from stages.common import version_of
 from stages.params import DepthStartParams, Params, check_params
 from stages.source_params import SourceParams, in_project
 
@@ -116,7 +115,7 @@ def _machine_lacks(needs: Needs | None, machine: Machine) -> Iterator[str]:
 
 def _packages_lack() -> Iterator[str]:
     for package in PACKAGES:
-        if _version(package) is None:
+        if version_of(package) is None:
             yield f"package {package}: not installed; pip install -e '.[dev]'"
 
 
@@ -186,13 +185,6 @@ def _in_hub_cache(repository: str, file: str, revision: str | None) -> bool:
         return False
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def doctor(
     profile: Annotated[str | None, typer.Option(help="Check this profile; exit code 1 if it cannot run.")] = None,
 ) -> None:
@@ -224,7 +216,7 @@ def _machine_table(machine: Machine) -> "Table":
         "memory": f"{machine.memory_gb:.1f} GB",
         "disk": f"{machine.disk_gb:.1f} GB free here",
         "GPU": gpus or "none: stages run on the CPU",
-        **{package: _version(package) or "not installed" for package in PACKAGES},
+        **{package: version_of(package) or "not installed" for package in PACKAGES},
     }
     table = _table("This machine", "what", "found")
     for name, value in rows.items():

@@ -134,14 +134,15 @@ def write_provenance(folder: str | Path, params: Mapping[str, Any], inputs: Mapp
         "params": dict(params),
         "inputs": dict(inputs),
         "seed": seed,
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: version_of(name) for name in _PACKAGES},
         "python": ".".join(map(str, sys.version_info[:3])),
         "git_revision": _git_revision(),
     }
     write_json(Path(folder) / "provenance.json", value)
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The installed package's version; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
