@@ -1,6 +1,7 @@
 """Rendered scenes as an iterator or as a data set on disk, in constant memory."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -89,15 +90,22 @@ class _Job:
 
 
 def _render(job: _Job) -> list[RenderedScene]:
-    # One thread: the work is many short tensor operations, and threads that share each of them meet at a barrier after
-    # each, and crawl as soon as another process takes a core.
+    with one_thread():
+        rendered = render_batch(job.ids, job.seed, job.config, job.device, with_images=job.with_images)
+    return _unpack(job.ids, rendered, job.seed, job.config)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let tensor operations run in one thread. Casting rays is many short ones: threads that share each of them meet at a
+    barrier after each, and crawl as soon as another process takes a core.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rendered = render_batch(job.ids, job.seed, job.config, job.device, with_images=job.with_images)
+        yield
     finally:
         torch.set_num_threads(threads)
-    return _unpack(job.ids, rendered, job.seed, job.config)
 
 
 def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ Points are in velodyne axes: x forward, y left, z up, in metres from the scanner
 import numpy as np
 import torch
 
-from alberti.data.scenes.generate import RenderedScene
+from alberti.data.scenes.generate import RenderedScene, one_thread
 from alberti.data.scenes.layout import FACADE, GROUND
 from alberti.data.scenes.render import build
 from alberti.data.scenes.scene import SKY_SLOT
@@ -50,7 +50,7 @@ def lidar_scan(
     if not -180 <= azimuth[0] < azimuth[1] <= 180:
         raise ConfigError(f"azimuth: expected first < last within -180 to 180 degrees, got {azimuth}")
     directions = _directions(azimuth)
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         distance, reflectance = _cast(scene, directions)
     generator = numpy_generator(seed, "lidar", scene.id)
     jitter = generator.standard_normal(distance.shape) * noise

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from alberti.data.manifest import Dataset
 from alberti.data.scenes import VELO_TO_CAMERA, SceneConfig, lidar_scan, render_dataset, render_scenes
@@ -98,6 +99,16 @@ def test_scan_repeats_and_depends_on_its_seed(driven):
     one, two, other = (lidar_scan(driven, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, two)
     assert len(other) != len(one) or not np.array_equal(one, other)
+
+
+def test_scan_does_not_depend_on_threads_and_leaves_their_number_alone(driven):
+    before, scan = torch.get_num_threads(), lidar_scan(driven)
+    try:
+        torch.set_num_threads(3)
+        np.testing.assert_array_equal(lidar_scan(driven), scan)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_scan_covers_the_azimuths_asked_for(driven):
