@@ -6,9 +6,8 @@ interrupted and resumed equals one that was not, and any number of processes wor
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from alberti.processes import is_launched, is_main, join
 from alberti.progress import Progress
 from alberti.seeding import derive_seed
 from alberti.training.averages import ExponentialMovingAverage, LoggedAverages
+from alberti.training.log import current_log
 from alberti.training.schedule import Batch, LoopConfig, global_batch, loop_key, lr_at, share_of
 from alberti.training.step_graph import StepGraph
 
@@ -50,21 +50,6 @@ class NonFiniteLossError(AlbertiError):
 
 
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
-LogFunction = Callable[[str, Sequence[dict[str, float]]], None]
-_LOG: ContextVar[LogFunction | None] = ContextVar("log", default=None)
-
-
-@contextmanager
-def logged_to(log: LogFunction) -> Iterator[None]:
-    """Call ``log(description, rows)`` on the main process for what the trainings inside log, as soon as they do.
-
-    A resumed training first gives all rows up to its checkpoint at once, so that ``log`` sees every step once.
-    """
-    token = _LOG.set(log)
-    try:
-        yield
-    finally:
-        _LOG.reset(token)
 
 
 def train_loop(
@@ -280,7 +265,7 @@ class _Run:
 
 def _teller(description: str, run: _Run) -> Callable[[], None]:
     """What passes new rows of the history on to :func:`logged_to`'s function."""
-    log, told = _LOG.get() if run.is_main else None, 0
+    log, told = current_log() if run.is_main else None, 0
 
     def tell() -> None:
         nonlocal told

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,14 @@ def commands(project: Path, here: Path) -> list[tuple[str, ...]]:
         name = name.removesuffix("_variant").removesuffix("_reference")
         result.append((name, "--name", instance) if instance else (name,))
     return result
+
+
+@pytest.mark.parametrize("name", ["annotate", "finetune", "report"])
+def test_stages_that_may_train_nothing_import_no_torch(project: Path, name: str) -> None:
+    """It takes a second; `finetune` imports it once an arm has steps to train."""
+    code = f"import sys, stages.{name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_all_stages_in_order(project: Path, here: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
