@@ -42,6 +42,7 @@ def run_stage(
     """
     if processes == "one" and not is_main():
         return
+    gc.freeze()  # what is imported by now is no garbage: later collections need not look through it
     gc.enable()
     # a process that has imported diffusers else ends by collecting, for over a second, what the system frees at once
     atexit.register(gc.freeze)
