@@ -64,8 +64,8 @@ def test_arms_are_told_apart_by_their_params(here: Path, params: Params) -> None
     assert (inputs.variants, inputs.guided_arms) == ({"guided": "unconstrained"}, ("guided",))
     assert inputs.arm_notes == {
         "base": "the base model, not fine-tuned",
-        "unconstrained": "fine-tuned for 8 steps with the denoising loss alone",
-        "constrained": "fine-tuned for 8 steps with the denoising loss and the published perspective loss, weight 0.01",
+        "unconstrained": "fine-tuned for 4 steps with the denoising loss alone",
+        "constrained": "fine-tuned for 4 steps with the denoising loss and the published perspective loss, weight 0.01",
         "guided": "the weights of “unconstrained”, with edges turned towards the vanishing points while sampling",
     }
     assert inputs.stand_ins == ("train", "condition", "kitti", "test")
