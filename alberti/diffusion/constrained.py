@@ -62,7 +62,11 @@ class ConstraintTerm:
         self.num_lines = config.num_lines
         self.chunk, self._pixels = config.decode_chunk, _PIXELS[config.decoder]
         self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        decoder = FrozenDecoder(base.vae) if config.decoder == "full" else copy.deepcopy(base.tiny_decoder.decoder)
+        decoder = (
+            FrozenDecoder(base.vae, channels_last_norms=config.channels_last and config.compile)
+            if config.decoder == "full"
+            else copy.deepcopy(base.tiny_decoder.decoder)
+        )
         self.decoder = decoder.to(device, self.dtype).eval().requires_grad_(False)
         self.channels_last = config.channels_last
         if self.channels_last:

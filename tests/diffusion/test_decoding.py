@@ -7,7 +7,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
 from torch.nn import functional as F
 
-from alberti.diffusion.decoding import FrozenDecoder, merged_upsampling
+from alberti.diffusion.decoding import ChannelsLastGroupNorm, FrozenDecoder, merged_upsampling
 
 
 def vae(**changes):
@@ -40,6 +40,29 @@ def test_it_decodes_as_the_vae_does(changes):
     expected = value_and_gradient(lambda z: original.decode(z / original.config.scaling_factor).sample, latents)
     for got, wanted in zip(value_and_gradient(FrozenDecoder(original), latents), expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_norms_for_channels_last_are_the_same_norms():
+    original = vae()
+    latents = torch.randn(2, 4, 6, 5, dtype=torch.float64)
+    expected = value_and_gradient(FrozenDecoder(original), latents)
+    decoder = FrozenDecoder(original, channels_last_norms=True).to(memory_format=torch.channels_last)
+    assert not any(isinstance(module, nn.GroupNorm) for module in decoder.modules())
+    for got, wanted in zip(value_and_gradient(decoder, latents), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 8, 5, 7), (3, 8, 11)])
+def test_a_channels_last_norm_keeps_the_dtype(shape, dtype):
+    norm = nn.GroupNorm(4, 8, dtype=dtype)
+    nn.init.normal_(norm.weight)
+    activations = (3 * torch.randn(shape) + 5).to(dtype)
+    got, wanted = ChannelsLastGroupNorm(norm)(activations), norm(activations)
+    assert got.dtype == dtype
+    torch.testing.assert_close(
+        got, wanted, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=3e-2 if dtype == torch.bfloat16 else 1e-5
+    )
 
 
 def test_it_leaves_the_vae_alone_and_needs_no_gradients_of_its_weights():
