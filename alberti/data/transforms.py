@@ -184,13 +184,19 @@ def to_tensor(image: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(torch.float32) / 255
 
 
-def pad_vanishing_points(points: Sequence[Sequence[float]] | np.ndarray | None, count: int) -> np.ndarray:
-    """The first ``count`` vanishing points (best first) as (count, 3) float32; missing rows are zeros, "absent"."""
-    padded = np.zeros((count, 3), dtype=np.float32)
-    if points is None or len(points) == 0:
-        return padded
-    rows = np.asarray(points, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] != 3 or not np.isfinite(rows).all():
-        raise DataError(f"vanishing_points: expected finite (n, 3), got {rows.tolist()}")
-    padded[: len(rows)] = rows[:count]
-    return padded
+def stack_vanishing_points(
+    points: Sequence[Sequence[Sequence[float]] | np.ndarray | None], most: int | None = None
+) -> np.ndarray:
+    """Each picture's vanishing points (best first), the first ``most`` of them, as (B, K, 3) float32; missing rows are zeros,
+    "absent". K is the largest number that a picture has, at least 1.
+    """
+    longest = max((len(rows) for rows in points if rows is not None), default=0)
+    stacked = np.zeros((len(points), max(1, longest if most is None else min(longest, most)), 3), dtype=np.float32)
+    for row, found in zip(stacked, points, strict=True):
+        if found is None or len(found) == 0:
+            continue
+        rows = np.asarray(found, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != 3 or not np.isfinite(rows).all():
+            raise DataError(f"vanishing_points: expected finite (n, 3), got {rows.tolist()}")
+        row[: len(rows)] = rows[: len(row)]
+    return stacked

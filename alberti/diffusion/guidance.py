@@ -7,13 +7,14 @@ The energy is our own, :func:`alberti.losses.orientation.stray_share`; docs/meth
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.config import VanishingGuidance
+from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import predict_x0
 from alberti.errors import ConfigError
@@ -32,16 +33,24 @@ class VanishingGuide:
         points: for each picture of the batch its homogeneous vanishing points in pixels; None or empty: the picture is
             left as it is.
         steps: denoising steps of the whole run, among which the strength is shared.
+        decoder: what :func:`guide_decoder` made of the model, for several guides to share; None: made here.
 
     Raises:
         ConfigError: the model lacks the tiny decoder that is asked for.
     """
 
-    def __init__(self, model: DepthDiffusion, config: VanishingGuidance, points: Sequence[Points], steps: int):
-        model.check_decoder(config.decoder, "vanishing_guidance.decoder")
-        self.model, self.config, self.prediction_type = model, config, model.schedule.prediction_type
+    def __init__(
+        self,
+        model: DepthDiffusion,
+        config: VanishingGuidance,
+        points: Sequence[Points],
+        steps: int,
+        decoder: nn.Module | None = None,
+    ):
+        self.decoder = guide_decoder(model, config) if decoder is None else decoder
+        self.config, self.prediction_type = config, model.schedule.prediction_type
         self.step = config.strength / steps
-        batch = stack_points(points).to(model.device)
+        batch = torch.from_numpy(stack_vanishing_points(points)).to(model.device)
         self.rows = present(batch).any(dim=1).nonzero()[:, 0]
         self.points = batch[self.rows]
 
@@ -72,8 +81,21 @@ class VanishingGuide:
         return result
 
     def _decode(self, latents: Tensor) -> Tensor:
-        dtype = next(self.model.vae.parameters()).dtype
-        return self.model.decode(latents.to(dtype), tiny=self.config.decoder == "tiny").float().clamp(0, 1)
+        dtype = next(self.decoder.parameters()).dtype
+        return ((self.decoder(latents.to(dtype)).float() + 1) / 2).clamp(0, 1)
+
+
+def guide_decoder(model: DepthDiffusion, config: VanishingGuidance) -> nn.Module:
+    """What a guide decodes with, scaled latents (B, C, h, w) to pictures (B, 3, H, W) in [-1, 1]: the model's tiny decoder, or
+    a frozen copy of the VAE's that is cheaper to differentiate.
+
+    Raises:
+        ConfigError: the model lacks the tiny decoder that is asked for.
+    """
+    model.check_decoder(config.decoder, "vanishing_guidance.decoder")
+    if config.decoder == "tiny":
+        return cast(nn.Module, model.tiny_decoder.decoder)
+    return FrozenDecoder(model.vae)
 
 
 def even_step(gradient: Tensor) -> Tensor:
@@ -89,16 +111,6 @@ def require_points(points: Iterable[Points]) -> None:
             "vanishing_guidance: no picture has vanishing points to be guided by; generate from a data set whose manifest "
             "has them (rendered, or annotated), or leave vanishing_guidance out"
         )
-
-
-def stack_points(points: Sequence[Points]) -> Tensor:
-    """Lists of homogeneous points of any length -> (B, K, 3) float32 of unit rows, zero rows absent."""
-    width = max((len(rows or ()) for rows in points), default=0)
-    stacked = torch.zeros(len(points), max(width, 1), 3, dtype=torch.float64)
-    for row, found in zip(stacked, points, strict=True):
-        if found is not None and len(found):
-            row[: len(found)] = torch.as_tensor(found, dtype=torch.float64)
-    return F.normalize(stacked, dim=-1).float()
 
 
 def step_alpha_bar(solver: Any, time: Tensor, index: int) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.diffusion.config import SampleConfig
-from alberti.diffusion.guidance import Points, VanishingGuide, require_points, step_alpha_bar
+from alberti.diffusion.guidance import Points, VanishingGuide, guide_decoder, require_points, step_alpha_bar
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
@@ -59,6 +59,7 @@ def sample_images(
     ids: Sequence[str],
     config: SampleConfig,
     vanishing_points: Sequence[Points] | None = None,
+    decoder: nn.Module | None = None,
 ) -> Tensor:
     """Pictures for depth maps.
 
@@ -67,6 +68,7 @@ def sample_images(
         captions: B prompts. ids: B names; each picture's noise follows from (config.seed, id).
         vanishing_points: for each picture a list of homogeneous pixels, or None; used by ``config.vanishing_guidance``
             only, which leaves pictures without points as they are.
+        decoder: what :func:`decoder_to_guide` made of the model, which many calls can share; None: made here.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1] on the model's device.
@@ -74,7 +76,7 @@ def sample_images(
     model.check_size(*depth.shape[-2:])
     device, denoise = model.device, _Denoise(model, depth, captions, config)
     shape = (model.vae.config.latent_channels, depth.shape[1] // model.factor, depth.shape[2] // model.factor)
-    solver, guide = solver_of(model, config), _guide(model, config, vanishing_points)
+    solver, guide = solver_of(model, config), _guide(model, config, vanishing_points, decoder)
     latents = start_noise(ids, config.seed, shape).to(device) * float(getattr(solver, "init_noise_sigma", 1.0))
     # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
     for index, time in enumerate(solver.timesteps):
@@ -117,12 +119,30 @@ class _Denoise:
         return without + self.scale * (wanted - without)
 
 
-def _guide(model: DepthDiffusion, config: SampleConfig, points: Sequence[Points] | None) -> VanishingGuide | None:
+def _guide(
+    model: DepthDiffusion, config: SampleConfig, points: Sequence[Points] | None, decoder: nn.Module | None
+) -> VanishingGuide | None:
     if config.vanishing_guidance is None:
         return None
     if points is None:
         raise ConfigError("vanishing_guidance: needs vanishing_points, a list for each picture; none were given")
-    return VanishingGuide(model, config.vanishing_guidance, points, config.steps)
+    return VanishingGuide(
+        model, config.vanishing_guidance, points, config.steps, decoder_to_guide(model, config) if decoder is None else decoder
+    )
+
+
+def decoder_to_guide(model: DepthDiffusion, config: SampleConfig) -> nn.Module | None:
+    """A model's decoder for all batches that ``config.vanishing_guidance`` guides, set up as :func:`prepare` does; None
+    without guidance. Make it once: of Stable Diffusion's decoder it is a copy of 200 MB.
+    """
+    if config.vanishing_guidance is None:
+        return None
+    decoder = guide_decoder(model, config.vanishing_guidance)
+    if config.channels_last:
+        decoder.to(memory_format=torch.channels_last)
+    if config.compile:
+        decoder.compile()
+    return decoder
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -173,9 +193,10 @@ def generate(
         Progress("generating", sum(map(len, missing)), "images") as progress,
         ThreadPoolExecutor(_WRITERS) as pool,
     ):
+        decoder = decoder_to_guide(model, config) if missing else None
         pending: list[Any] = []
         for batch in missing:
-            pictures = to_uint8(_sample_batch(model, dataset, batch, config))
+            pictures = to_uint8(_sample_batch(model, dataset, batch, config, decoder))
             for done in pending:
                 done.result()
             pending = [
@@ -211,11 +232,13 @@ def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
     return [samples[start : start + batch_size] for samples in by_size.values() for start in range(0, len(samples), batch_size)]
 
 
-def _sample_batch(model: DepthDiffusion, dataset: Dataset, batch: list[Sample], config: SampleConfig) -> Tensor:
+def _sample_batch(
+    model: DepthDiffusion, dataset: Dataset, batch: list[Sample], config: SampleConfig, decoder: nn.Module | None
+) -> Tensor:
     depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in batch]))
     captions = [sample.caption or "" for sample in batch]
     points = [sample.vanishing_points for sample in batch] if config.vanishing_guidance is not None else None
-    return sample_images(model, depth, captions, [sample.id for sample in batch], config, points)
+    return sample_images(model, depth, captions, [sample.id for sample in batch], config, points, decoder)
 
 
 def _path(folder: Path, sample: Sample) -> Path:

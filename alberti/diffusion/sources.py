@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alberti.data.manifest import Dataset
-from alberti.data.transforms import pad_vanishing_points
+from alberti.data.transforms import stack_vanishing_points
 from alberti.errors import ConfigError, DataError
 from alberti.progress import Progress
 
@@ -87,8 +87,7 @@ class DatasetSource:
             if sample.image is None or sample.depth is None:
                 raise DataError(f"{dataset.folder}: sample {sample.id!r} has no {'depth' if sample.image else 'image'}")
         given = [sample.vanishing_points if vanishing_points is None else vanishing_points.get(sample.id) for sample in dataset]
-        most = max([1, *(len(points) for points in given if points is not None)])
-        self.points = np.stack([pad_vanishing_points(points, min(most, MAX_POINTS)) for points in given])
+        self.points = stack_vanishing_points(given, MAX_POINTS)
         self.keep = keep
         count = len(dataset) if keep else 0
         self._images = _array((count, self.height, self.width, 3), np.uint8)

@@ -234,7 +234,7 @@ def _losses_against_pairs(
     batch_size: int,
 ) -> dict[str, float]:
     """Perspective loss by id, of the pictures that have vanishing points and a pair of their own size."""
-    from alberti.data.transforms import pad_vanishing_points, to_tensor
+    from alberti.data.transforms import stack_vanishing_points, to_tensor
     from alberti.losses import perspective_loss
 
     by_size: dict[tuple[int, int], list[Sample]] = {}
@@ -248,9 +248,8 @@ def _losses_against_pairs(
             batch = samples[start : start + batch_size]
             made = torch.stack([to_tensor(generated.read_image(sample)) for sample in batch])
             true = torch.stack([to_tensor(reference.read_image(pairs[sample.id])) for sample in batch])
-            most = max(len(points[sample.id]) for sample in batch)
-            padded = np.stack([pad_vanishing_points(points[sample.id], most) for sample in batch])
-            values = perspective_loss(made, true, torch.from_numpy(padded).float(), num_lines=num_lines)
+            stacked = torch.from_numpy(stack_vanishing_points([points[sample.id] for sample in batch]))
+            values = perspective_loss(made, true, stacked, num_lines=num_lines)
             losses.update(zip((sample.id for sample in batch), values.tolist(), strict=True))
     return losses
 

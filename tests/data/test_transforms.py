@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from alberti.data.transforms import View, pad_vanishing_points, resize_depth, resize_image, to_tensor, transform
+from alberti.data.transforms import View, resize_depth, resize_image, stack_vanishing_points, to_tensor, transform
 from alberti.errors import DataError
 from alberti.geometry import Camera, directions_to_vanishing_points
 from alberti.losses import perspective_profile
@@ -162,12 +162,14 @@ def test_to_tensor():
         to_tensor(image.astype(np.float32))
 
 
-def test_pad_vanishing_points():
-    padded = pad_vanishing_points([(1, 0, 0), (0, 0.6, 0.8)], 4)
-    assert padded.dtype == np.float32
-    np.testing.assert_allclose(padded, [[1, 0, 0], [0, 0.6, 0.8], [0, 0, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(pad_vanishing_points(np.eye(3), 2), np.eye(3)[:2])
-    assert (pad_vanishing_points(None, 2) == 0).all()
-    assert (pad_vanishing_points([], 2) == 0).all()
+def test_vanishing_points_are_stacked_with_zero_rows_for_absent_ones():
+    stacked = stack_vanishing_points([None, [], [(1, 0, 0)], [(0, 0.6, 0.8), (0, 0, -1)], np.eye(3)])
+    assert stacked.dtype == np.float32
+    assert stacked.shape == (5, 3, 3)
+    assert not stacked[:2].any()
+    np.testing.assert_array_equal(stacked[2], [[1, 0, 0], [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(stacked[3], [[0, 0.6, 0.8], [0, 0, -1], [0, 0, 0]])
+    np.testing.assert_array_equal(stack_vanishing_points([np.eye(3), None], 2), [np.eye(3)[:2], np.zeros((2, 3))])
+    assert stack_vanishing_points([None, []], 8).shape == (2, 1, 3)
     with pytest.raises(DataError, match="finite"):
-        pad_vanishing_points([(1, float("nan"), 0)], 2)
+        stack_vanishing_points([[(1, float("nan"), 0)]])
