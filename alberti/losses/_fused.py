@@ -18,8 +18,8 @@ from alberti.losses._sweep_triton import (
 _TILE = {"BLOCK_Y": 4, "BLOCK_X": 32, "num_warps": 4, "maxnreg": 64}  # the few programs with lines would take more from all
 _ADJOINT_TILE = {"BLOCK_Y": 4, "BLOCK_X": 64, "num_warps": 8}
 _WALK = {"BLOCK_T": 8, "BLOCK_N": 32, "num_warps": 4}
-# Of the forms of benchmarks/perspective_loss.py --tune the one whose gradients were right for every point that was tried, on an
-# H100 with Triton 3.6: others are up to 40 % faster, but next to some points inside the image they give NaN, why is not known.
+# Of the forms of benchmarks/perspective_loss.py --tune the fastest that Triton compiles as it is written, on an H100: see
+# "A compiler's mistake" in docs/perspective_loss.md before choosing another, and the test that reads the compiled code.
 _GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "SCAN": False, "UNROLL": 4, "num_warps": 2}
 _LINES_BLOCK = 256  # of float64 work: one line a thread
 _LOSS_BLOCK = 1024

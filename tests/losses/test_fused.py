@@ -1,6 +1,7 @@
 """The perspective loss's kernels for GPUs: in Triton's interpreter, and on a GPU where there is one."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import ClassVar
@@ -107,6 +108,25 @@ assert losses[1].isnan() and losses[0].isfinite()
 print("agreed")
 """
 
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from alberti.losses._fused import _GATHER
+from alberti.losses._sweep_triton import means_adjoint_kernel as kernel
+
+constants = dict(_GATHER, grads_stride=1, RADIUS=5.0)
+warps = constants.pop("num_warps")
+if {one}:
+    constants["count"] = 1  # Triton writes the number 1 into the code
+types = dict(maps="*i64", lines="*i64", sweeps="*fp32", grads="*fp32", sign="fp32")
+signature = {{name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}}
+aligned = ["maps", "lines", "sweeps", "height", "width"] + ["n"] * {divisible}
+hints = {{(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}}
+source = ASTSource(kernel, signature, constants, hints)
+print(triton.compile(source, target=GPUTarget("cuda", 90, 32), options=dict(num_warps=warps)).asm["ptx"])
+"""
+
 
 def test_fused_kernels_agree_with_the_definition():
     """Runs on the GPU where there is one, else in Triton's interpreter, which must be chosen before Triton is imported.
@@ -155,6 +175,21 @@ def test_a_kernel_is_not_taken_for_another_form_of_itself():
     for images in (1, 2, 1, 2):
         _fused._launch(kernel, ("device",), (1, 1, 1), ("image",), {"IMAGES": images})
     assert Compiled.launched == ["of 1", "of 2"]
+
+
+@pytest.mark.parametrize("points", ["one", "several"])
+@pytest.mark.parametrize("num_lines", ["a multiple of 16", "any"])
+def test_the_compiler_takes_no_pull_for_a_single_bit(points, num_lines):
+    """Compiles the means' adjoint for a GPU that need not be there: in other forms `bits & -2` became `bit ? -2 : 0`."""
+    pytest.importorskip("triton")
+    script = COMPILE.format(one=points == "one", divisible=num_lines != "any")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    code = done.stdout
+    assert re.search(r"and\.b32[^\n]*, -2;", code), (
+        "the flags are cleared in another way now: look for what may go wrong with it"
+    )
+    assert not re.search(r"selp[^\n]*(FFFFFFFE|, -2,)", code)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
