@@ -58,8 +58,9 @@ class ChannelsLastGroupNorm(nn.Module):
         grouped = rows.reshape(batch, -1, self.groups, channels // self.groups)
         grouped = grouped if grouped.dtype == torch.float64 else grouped.float()
         variance, mean = torch.var_mean(grouped, dim=(1, 3), keepdim=True, correction=0)
-        normed = ((grouped - mean) * torch.rsqrt(variance + self.eps)).reshape(rows.shape)
-        return (normed * self.weight + self.bias).to(activations.dtype).movedim(-1, 1)
+        normed = ((grouped - mean) * torch.rsqrt(variance + self.eps)).reshape(batch, -1, channels)
+        scaled = normed * self.weight.to(normed.dtype) + self.bias.to(normed.dtype)
+        return scaled.to(activations.dtype).reshape(rows.shape).movedim(-1, 1)
 
 
 def _replace_norms(module: nn.Module) -> None:
