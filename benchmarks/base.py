@@ -1,9 +1,11 @@
 """What a base can do: its autoencoder, and pictures that it makes, on streets that it never saw. Prints JSON.
 
-    python benchmarks/base.py [pretrained/base] [--streets 256] [--camera street] [--steps 20] [--device cpu]
+    python benchmarks/base.py [pretrained/base] [--streets 256] [--camera street] [--device cpu]
+    python benchmarks/base.py --sampling ddim:50 ddim:20 dpm++:20 dpm++:10 dpm++:10:guided      # what speed costs
 
 Perspective is measured as in the pipeline's stage evaluate_images: of the renders, of their reconstructions, and of
-pictures made from their depth maps and captions. `ratio` is the reconstructions' consistency at 2 degrees over the renders'.
+pictures made from their depth maps and captions. `ratio` is the reconstructions' consistency at 2 degrees over the renders';
+`l1_to_first` the difference to the first sampling's pictures, which start from the same noise.
 """
 
 import argparse
@@ -18,9 +20,9 @@ import torch
 
 from alberti.data.manifest import Dataset
 from alberti.data.scenes import SceneConfig, render_dataset
-from alberti.diffusion.config import SampleConfig
+from alberti.diffusion.config import SampleConfig, VanishingGuidance
 from alberti.diffusion.model import DepthDiffusion
-from alberti.diffusion.sample import generate
+from alberti.diffusion.sample import generate, sample_images
 from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
 from alberti.parallel import core_count
@@ -46,44 +48,93 @@ def errors(reconstructions: Dataset, renders: Dataset) -> dict[str, float]:
     return {"l1": round(float(np.mean(l1)), 5), "psnr_db": round(float(np.mean(psnr)), 2)}
 
 
+def sampling(name: str) -> tuple[str, dict[str, Any]]:
+    """ "dpm++:20" or "dpm++:20:guided", with the settings that it stands for; argparse tells of a ValueError."""
+    solver, steps, *rest = name.split(":")
+    if solver not in ("ddim", "dpm++") or rest not in ([], ["guided"]):
+        raise ValueError(name)
+    return name, {"solver": solver, "steps": int(steps), "vanishing_guidance": VanishingGuidance() if rest else None}
+
+
+def generated(model: DepthDiffusion, renders: Dataset, folder: Path, options: argparse.Namespace) -> dict[str, Dataset]:
+    """The pictures of every sampling by its name."""
+    found = {}
+    for name, settings in options.sampling:
+        config = SampleConfig(guidance_scale=options.guidance, batch_size=options.batch_size, **settings)
+        out = folder / "generated" / name.replace(":", "-")
+        out.parent.mkdir(exist_ok=True)
+        generate(model, renders, out, config, device=options.device)
+        found[name] = Dataset.open(out)
+    return found
+
+
+def seconds_a_picture(model: DepthDiffusion, renders: Dataset, options: argparse.Namespace) -> dict[str, float]:
+    """Of one batch each, all samplings in turns: the least of three."""
+    batch = list(renders)[: options.batch_size]
+    depth = torch.from_numpy(np.stack([renders.read_depth(sample) for sample in batch]))
+    rest = [sample.caption or "" for sample in batch], [sample.id for sample in batch]
+    points = [sample.vanishing_points for sample in batch]
+    least: dict[str, float] = {}
+    for _ in range(3):
+        for name, settings in options.sampling:
+            config = SampleConfig(guidance_scale=options.guidance, **settings)
+            start = time.perf_counter()
+            sample_images(model, depth, *rest, config, points).sum().item()  # the sum waits for the device
+            least[name] = min(least.get(name, float("inf")), (time.perf_counter() - start) / len(batch))
+    return least
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", nargs="?", default="pretrained/base")
     parser.add_argument("--streets", type=int, default=256)
     parser.add_argument("--seed", type=int, default=77, help="of the streets; training had another")
     parser.add_argument("--camera", choices=("street", "kitti", "mixed"), default="street", help="kitti: 320 x 96 pixels")
-    parser.add_argument("--steps", type=int, default=20, help="of DPM-Solver++")
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument(
+        "--sampling", type=sampling, nargs="+", default=[sampling("dpm++:20")], metavar="SOLVER:STEPS[:guided]",
+        help="ddim or dpm++ (default: dpm++:20); with several, they are also timed",
+    )  # fmt: skip
+    parser.add_argument("--guidance", type=float, default=2.0, help="classifier-free guidance scale")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--extractor", default="efficientnet_lite0_imagenet_pool1280")
     parser.add_argument("--keep", help="folder for the pictures")
     options = parser.parse_args()
-    width, height = (320, 96) if options.camera == "kitti" else (128, 128)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.keep or temporary)
-        for name in ("renders", "reconstructions"):
-            (folder / name).mkdir(parents=True)
-        renders = render_dataset(
-            folder / "renders", name="streets", role="condition", count=options.streets, seed=options.seed,
-            config=SceneConfig(width=width, height=height, camera=options.camera), device=options.device,
-        )  # fmt: skip
-        model = DepthDiffusion.load(options.base, device=options.device)
-        reconstruct(model, renders, folder / "reconstructions", options.batch_size)
-        sampling = SampleConfig(steps=options.steps, guidance_scale=options.guidance, batch_size=options.batch_size)
-        generate(model, renders, folder / "generated", sampling, device=options.device)
-        extractor = feature_extractor(options.extractor, options.device)
-        reconstructions = Dataset.open(folder / "reconstructions")
-        result = {
-            "settings": vars(options),
-            "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in model.modules().items()},
-            "renders": measured(renders, renders, extractor),
-            "reconstructions": errors(reconstructions, renders) | measured(reconstructions, renders, extractor),
-            "generated": measured(Dataset.open(folder / "generated"), renders, extractor),
-        }
-    ratio = result["reconstructions"]["consistency_2"] / result["renders"]["consistency_2"]
-    print(json.dumps({**result, "ratio": round(ratio, 4), "seconds": round(time.perf_counter() - start, 1)}, indent=2))
+        result = measure(Path(options.keep or temporary), options)
+    print(json.dumps({**result, "seconds": round(time.perf_counter() - start, 1)}, indent=2))
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Renders, reconstructions and generated pictures into ``folder``, and what they are like."""
+    width, height = (320, 96) if options.camera == "kitti" else (128, 128)
+    for name in ("renders", "reconstructions"):
+        (folder / name).mkdir(parents=True)
+    renders = render_dataset(
+        folder / "renders", name="streets", role="condition", count=options.streets, seed=options.seed,
+        config=SceneConfig(width=width, height=height, camera=options.camera), device=options.device,
+    )  # fmt: skip
+    model = DepthDiffusion.load(options.base, device=options.device)
+    reconstruct(model, renders, folder / "reconstructions", options.batch_size)
+    reconstructions = Dataset.open(folder / "reconstructions")
+    pictures = generated(model, renders, folder, options)
+    seconds = seconds_a_picture(model, renders, options) if len(pictures) > 1 else {}
+    extractor, first = feature_extractor(options.extractor, options.device), next(iter(pictures.values()))
+    ours, theirs = (measured(dataset, renders, extractor) for dataset in (reconstructions, renders))
+    return {
+        "settings": {**vars(options), "sampling": list(pictures)},
+        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in model.modules().items()},
+        "renders": theirs,
+        "reconstructions": errors(reconstructions, renders) | ours,
+        "ratio": round(ours["consistency_2"] / theirs["consistency_2"], 4),
+        "generated": {
+            name: measured(dataset, renders, extractor)
+            | {"l1_to_first": errors(dataset, first)["l1"]}
+            | ({"seconds_a_picture": round(seconds[name], 4)} if seconds else {})
+            for name, dataset in pictures.items()
+        },
+    }
 
 
 if __name__ == "__main__":
