@@ -56,13 +56,15 @@ def interval_chart(
     axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(label)
-    for name, value in markers:
+    for row, (name, value) in enumerate(
+        sorted(markers, key=lambda marker: marker[1])
+    ):  # one above the other: they may be close
         axes.axvline(value * scale, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
             name,
             (value * scale, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(4, 3),
+            xytext=(4, 3 + 11 * row),
             textcoords="offset points",
             ha="right",
             fontsize=9,

@@ -143,10 +143,15 @@ def draw_arms(summary: Mapping[str, Any], path: Path) -> None:
         for row, arm in enumerate(reversed(arms)):
             if key in values[arm]:
                 _dot(panel, row, values[arm][key], scale, _PALETTE[(len(arms) - 1 - row) % len(_PALETTE)])
-        for name in (RENDERS, CEILING):
-            if key in values.get(name, {}):
-                panel.axvline(values[name][key]["mean"] * scale, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-                panel.text(values[name][key]["mean"] * scale, len(arms) - 0.35, f"{name} ", ha="right", fontsize=8, color=_INK)
+        markers = sorted(
+            (values[name][key]["mean"] * scale, name) for name in (RENDERS, CEILING) if key in values.get(name, {})
+        )
+        for row, (value, name) in enumerate(markers):  # labels one above the other: they may be close
+            panel.axvline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+            panel.annotate(
+                name, (value, 1.0), xycoords=("data", "axes fraction"), xytext=(2, 2 + 10 * row), textcoords="offset points",
+                ha="right", fontsize=8, color=_INK,
+            )  # fmt: skip
         panel.set_xlabel(label, fontsize=9)
         panel.set_yticks(range(len(arms)), list(reversed(arms)) if place == 0 else [""] * len(arms))
     for row, arm in enumerate(reversed(arms)):
@@ -158,7 +163,7 @@ def draw_arms(summary: Mapping[str, Any], path: Path) -> None:
     axes[2].set_xlabel("squared Fréchet distance to the renders", fontsize=9)
     axes[2].set_yticks(range(len(arms)), [""] * len(arms))
     for panel in axes:
-        panel.set_ylim(-0.6, len(arms) - 0.1)
+        panel.set_ylim(-0.6, len(arms) - 0.4)
     _save(figure, path)
 
 
