@@ -143,6 +143,11 @@ class FinetuneConfig(_Frozen):
     gradient_checkpointing: bool = False
     channels_last: bool = False
     compile: bool = False
+    """The denoiser, and the constraint's decoder with it."""
+    compile_decoder: bool = False
+    """The constraint's decoder alone, channels last: with Stable Diffusion's VAE a step takes 1.6 times an unconstrained one's
+    instead of 3, after a minute of compiling.
+    """
     cuda_graph: bool = False
     """On a GPU replay whole training steps as CUDA graphs: small networks else wait for Python. The constraint then decodes all
     samples of a batch, also those that its schedule leaves out.

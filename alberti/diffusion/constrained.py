@@ -62,16 +62,17 @@ class ConstraintTerm:
         self.num_lines = config.num_lines
         self.chunk, self._pixels = config.decode_chunk, _PIXELS[config.decoder]
         self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        compiled = config.compile or config.compile_decoder
+        self.channels_last = config.channels_last or config.compile_decoder
         decoder = (
-            FrozenDecoder(base.vae, channels_last_norms=config.channels_last and config.compile)
+            FrozenDecoder(base.vae, channels_last_norms=self.channels_last and compiled)
             if config.decoder == "full"
             else copy.deepcopy(base.tiny_decoder.decoder)
         )
         self.decoder = decoder.to(device, self.dtype).eval().requires_grad_(False)
-        self.channels_last = config.channels_last
         if self.channels_last:
             self.decoder.to(memory_format=torch.channels_last)
-        if config.compile:
+        if compiled:
             self.decoder.compile()
 
     def __call__(self, latents: Tensor, images: Tensor, points: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ TINY = Size(
     },
     changes={
         "annotate": {"workers": 1},
-        "finetune": {"batch_size": 4, "accumulate": 2, "num_lines": 50, "precision": "no"},
+        "finetune": {"batch_size": 4, "accumulate": 2, "num_lines": 50, "precision": "no", "compile_decoder": False},
         "generate": {"batch_size": 2, "precision": "no"},
         "base_depth": {"dpt": {"size": "tiny"}, "pixelformer": {"size": "tiny"}},
         "finetune_depth": {

@@ -11,6 +11,7 @@ from diffusion.toy import SIZE
 from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constrained import ConstraintTerm, _ValuesWithGradient
+from alberti.diffusion.decoding import ChannelsLastGroupNorm
 from alberti.diffusion.latents import training_cache
 from alberti.diffusion.randomness import chance, gaussian, timesteps
 from alberti.diffusion.sources import DatasetSource
@@ -144,6 +145,15 @@ def test_the_constraint_decodes_as_the_model_does(base, toy):
     points = data["vanishing_points"]
     expected = term.constraint(decoded, data["image"], points, torch.ones(2), num_lines=60)
     torch.testing.assert_close(term(latents, data["image"], points, torch.ones(2)), expected)
+
+
+def test_the_decoder_alone_can_be_compiled(base):
+    plain, compiled = (ConstraintTerm(base, _config(compile_decoder=chosen), CPU) for chosen in (False, True))
+    assert plain.decoder._compiled_call_impl is None
+    assert compiled.decoder._compiled_call_impl is not None
+    assert (plain.channels_last, compiled.channels_last) == (False, True)
+    assert any(isinstance(module, ChannelsLastGroupNorm) for module in compiled.decoder.modules())
+    assert [part._compiled_call_impl for part in (base.vae, base.unet)] == [None, None]
 
 
 def test_samples_without_vanishing_points_are_counted_and_contribute_zero(base_folder, toy, points):
