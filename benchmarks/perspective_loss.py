@@ -240,12 +240,7 @@ GATHERS = [(4, 8, 1), (8, 8, 1), (8, 8, 2), (4, 16, 2), (8, 16, 4)]
 FORMS: dict[str, tuple[str, list[dict[str, Any]]]] = {  # kernel: the table of its options in _fused, what to try
     "means_adjoint_kernel": (
         "_GATHER",
-        [
-            {"BLOCK_Y": y, "BLOCK_X": x, "SCAN": scan, "UNROLL": unroll, "num_warps": warps}
-            for scan, tiles, unrolls in ((False, GATHERS, (1, 4)), (True, [(4, 8, 1), (8, 8, 1), (8, 16, 4)], (1,)))
-            for y, x, warps in tiles
-            for unroll in unrolls
-        ],
+        [{"BLOCK_Y": y, "BLOCK_X": x, "UNROLL": unroll, "num_warps": warps} for y, x, warps in GATHERS for unroll in (1, 4)],
     ),
     "prepare_kernel": ("_TILE", [{}, *TILES, {"maxnreg": 128}]),
     "sobel_adjoint_kernel": ("_ADJOINT_TILE", [{}, *TILES[1:], {"BLOCK_Y": 16, "BLOCK_X": 64, "num_warps": 8}]),

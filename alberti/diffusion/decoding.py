@@ -1,6 +1,7 @@
 """A frozen decoder that is differentiated by its input alone: the VAE's function in fewer operations."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,12 +29,12 @@ class FrozenDecoder(nn.Module):
         super().__init__()
         self.post_quant_conv, self.decoder = copy.deepcopy(vae.post_quant_conv), copy.deepcopy(vae.decoder)
         self.scale = 1 / vae.config.scaling_factor
-        _merge_upsampling(self.decoder)
+        _replace(self.decoder, _merged)
         for module in self.decoder.modules():
             if isinstance(module, Attention) and module.inner_dim // module.heads > _FUSED_HEAD:
                 module.set_processor(AttnProcessor())
         if channels_last_norms:
-            _replace_norms(self.decoder)
+            _replace(self.decoder, _channels_last)
         self.eval().requires_grad_(False)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -63,21 +64,23 @@ class ChannelsLastGroupNorm(nn.Module):
         return scaled.to(activations.dtype).reshape(rows.shape).movedim(-1, 1)
 
 
-def _replace_norms(module: nn.Module) -> None:
+def _replace(module: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Put ``other`` of each submodule in its place, wherever there is one."""
     for name, child in module.named_children():
-        if isinstance(child, nn.GroupNorm):
-            setattr(module, name, ChannelsLastGroupNorm(child))
+        found = other(child)
+        if found is None:
+            _replace(child, other)
         else:
-            _replace_norms(child)
+            setattr(module, name, found)
 
 
-def _merge_upsampling(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        conv = _conv_to_merge(child)
-        if conv is not None:
-            setattr(module, name, merged_upsampling(conv))
-        else:
-            _merge_upsampling(child)
+def _channels_last(module: nn.Module) -> nn.Module | None:
+    return ChannelsLastGroupNorm(module) if isinstance(module, nn.GroupNorm) else None
+
+
+def _merged(module: nn.Module) -> nn.Module | None:
+    conv = _conv_to_merge(module)
+    return None if conv is None else merged_upsampling(conv)
 
 
 def _conv_to_merge(module: nn.Module) -> nn.Conv2d | None:

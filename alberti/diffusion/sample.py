@@ -261,7 +261,7 @@ def _finish(dataset: Dataset, partial: Path, out: Path, config: SampleConfig) ->
             return
         write_dataset(
             partial,
-            (_generated(dataset, sample, partial) for sample in dataset),
+            (_generated(sample, partial) for sample in dataset),
             name=f"{dataset.info.name}-generated",
             role="generated",
             depth_root=os.path.relpath(dataset.depth_root, out.resolve()),
@@ -277,7 +277,7 @@ def _finish(dataset: Dataset, partial: Path, out: Path, config: SampleConfig) ->
         lock.unlink()
 
 
-def _generated(dataset: Dataset, sample: Sample, folder: Path) -> Sample:
+def _generated(sample: Sample, folder: Path) -> Sample:
     hashes = {name: value for name, value in sample.sha256.items() if name == "depth"}
     path = _path(folder, sample)
     return sample.model_copy(update={"image": f"images/{path.name}", "sha256": {"image": sha256_file(path), **hashes}})

@@ -20,7 +20,7 @@ _ADJOINT_TILE = {"BLOCK_Y": 4, "BLOCK_X": 64, "num_warps": 8}
 _WALK = {"BLOCK_T": 8, "BLOCK_N": 32, "num_warps": 4}
 # Of the forms of benchmarks/perspective_loss.py --tune the fastest that Triton compiles as it is written, on an H100: see
 # "A compiler's mistake" in docs/perspective_loss.md before choosing another, and the test that reads the compiled code.
-_GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "SCAN": False, "UNROLL": 4, "num_warps": 2}
+_GATHER = {"BLOCK_Y": 8, "BLOCK_X": 8, "UNROLL": 4, "num_warps": 2}
 _LINES_BLOCK = 256  # of float64 work: one line a thread
 _LOSS_BLOCK = 1024
 

@@ -235,7 +235,6 @@ def means_adjoint_kernel(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
     RADIUS: tl.constexpr,
-    SCAN: tl.constexpr,
     UNROLL: tl.constexpr,
 ):
     """Program (j, b): to each pixel of tile j of image b the pulls of the lines that read it; with grads, times sign grads.
@@ -243,8 +242,7 @@ def means_adjoint_kernel(
     RADIUS: of a tile, in pixels, from its centre. The result replaces the columns in the maps: nothing reads these any
     more. Lines that reach pixels are neighbours. A line through a pixel's row or column meets it within 0.5 of its
     centre, so it lies at most asin(0.5 / distance) away in angle: below 0.51 / distance from a distance of 1.5 on; the
-    rest of 0.55 covers rounding. Tiles near the point test all lines. SCAN: all other tiles test each line that reaches
-    any of their pixels, instead of each pixel those that reach itself.
+    rest of 0.55 covers rounding. Tiles near the point test all lines, in all others each pixel those that reach it.
     """
     image = tl.program_id(1)
     y, x, mask = _tile(tl.program_id(0), height, width, BLOCK_Y, BLOCK_X)
@@ -278,26 +276,17 @@ def means_adjoint_kernel(
         for j in range(0, tl.where(near, tl.minimum(windows, 1), windows)):
             centre = tile_place + (j - 1) * turn
             if near | ((centre + reach >= 0) & (centre - reach <= last)):
-                if SCAN:
-                    start = tl.where(near, 0, tl.maximum(tl.ceil(centre - reach), 0.0).to(tl.int32))
-                    end = tl.where(near, n, tl.minimum(tl.floor(centre + reach), last).to(tl.int32) + 1)
-                    for line in range(start, end):
-                        track, pull = tl.load(table + line), tl.load(table + 3 * n + line)
-                        add_x, add_y = _pulled(track, pull, mask, y, x, g_x, g_y)
-                        sum_x += add_x
-                        sum_y += add_y
-                else:
-                    low = tl.minimum(tl.maximum(tl.ceil(centre + aside - half), 0.0), last + 1).to(tl.int32)
-                    high = tl.maximum(tl.minimum(tl.floor(centre + aside + half), last), -1.0).to(tl.int32)
-                    low, high = tl.where(near, 0, low), tl.where(near, n - 1, high)
-                    for step in tl.range(0, steps, loop_unroll_factor=UNROLL):
-                        line = low + step
-                        active = mask & (line <= high)
-                        track = tl.load(table + line, active, other=0)
-                        pull = tl.load(table + 3 * n + line, active, other=0)
-                        add_x, add_y = _pulled(track, pull, active, y, x, g_x, g_y)
-                        sum_x += add_x
-                        sum_y += add_y
+                low = tl.minimum(tl.maximum(tl.ceil(centre + aside - half), 0.0), last + 1).to(tl.int32)
+                high = tl.maximum(tl.minimum(tl.floor(centre + aside + half), last), -1.0).to(tl.int32)
+                low, high = tl.where(near, 0, low), tl.where(near, n - 1, high)
+                for step in tl.range(0, steps, loop_unroll_factor=UNROLL):
+                    line = low + step
+                    active = mask & (line <= high)
+                    track = tl.load(table + line, active, other=0)
+                    pull = tl.load(table + 3 * n + line, active, other=0)
+                    add_x, add_y = _pulled(track, pull, active, y, x, g_x, g_y)
+                    sum_x += add_x
+                    sum_y += add_y
     if grads is not None:
         scale = tl.load(grads + image * grads_stride) * sign
         sum_x *= scale

@@ -56,22 +56,19 @@ def interval_chart(
     axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(label)
-    for row, (name, value) in enumerate(
-        sorted(markers, key=lambda marker: marker[1])
-    ):  # one above the other: they may be close
-        axes.axvline(value * scale, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            name,
-            (value * scale, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 3 + 11 * row),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-            color=_INK,
-        )
+    mark_values(axes, [(name, value * scale) for name, value in markers], _INK, fontsize=9)
     axes.grid(axis="x", color=_FAINT, linewidth=0.8)
     return _svg(figure)
+
+
+def mark_values(axes: "Axes", markers: Sequence[tuple[str, float]], colour: str, *, fontsize: int) -> None:
+    """Dashed vertical lines with their names above, one higher than the other: they may be close."""
+    for row, (name, value) in enumerate(sorted(markers, key=lambda marker: marker[1])):
+        axes.axvline(value, color=colour, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate(
+            name, (value, 1.0), xycoords=("data", "axes fraction"), xytext=(4, 3 + (fontsize + 2) * row),
+            textcoords="offset points", ha="right", fontsize=fontsize, color=colour,
+        )  # fmt: skip
 
 
 def change_chart(changes: Sequence[tuple[str, Change, int]], label: str, *, scale: float = 1.0) -> str | None:

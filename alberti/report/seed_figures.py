@@ -19,6 +19,7 @@ from alberti.geometry.vanishing_points import assign_segments
 from alberti.images import write_image
 from alberti.metrics.perspective import segments_consistency
 from alberti.overlays import draw_segments, draw_vanishing_lines
+from alberti.report.figures import mark_values
 from alberti.report.gallery import paint_depth, profiles_of
 from alberti.report.seeds import CEILING, RENDERS
 
@@ -143,15 +144,8 @@ def draw_arms(summary: Mapping[str, Any], path: Path) -> None:
         for row, arm in enumerate(reversed(arms)):
             if key in values[arm]:
                 _dot(panel, row, values[arm][key], scale, _PALETTE[(len(arms) - 1 - row) % len(_PALETTE)])
-        markers = sorted(
-            (values[name][key]["mean"] * scale, name) for name in (RENDERS, CEILING) if key in values.get(name, {})
-        )
-        for row, (value, name) in enumerate(markers):  # labels one above the other: they may be close
-            panel.axvline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-            panel.annotate(
-                name, (value, 1.0), xycoords=("data", "axes fraction"), xytext=(2, 2 + 10 * row), textcoords="offset points",
-                ha="right", fontsize=8, color=_INK,
-            )  # fmt: skip
+        markers = [(name, values[name][key]["mean"] * scale) for name in (RENDERS, CEILING) if key in values.get(name, {})]
+        mark_values(panel, markers, _INK, fontsize=8)
         panel.set_xlabel(label, fontsize=9)
         panel.set_yticks(range(len(arms)), list(reversed(arms)) if place == 0 else [""] * len(arms))
     for row, arm in enumerate(reversed(arms)):
