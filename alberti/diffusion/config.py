@@ -184,6 +184,10 @@ class VanishingGuidance(_Frozen):
     """The window of denoising steps, by alpha_bar, the share of signal power: 0 is noise, 1 is clean."""
     tolerance: float = Field(default=4.0, gt=0, le=45)
     """Degrees by which an edge that is half stray misses its vanishing point."""
+    surfaces: bool = False
+    """Edges are turned only to those points that the surface they lie on contains, as the depth map has it; edges of surfaces
+    that are built along no vanishing point (trees, roofs, windscreens) are left alone. Needs the manifest's intrinsics.
+    """
     decoder: Literal["full", "tiny"] = "full"
     chunk: int = Field(default=8, gt=0)
     """Images that go through denoiser and decoder with gradients at once."""

@@ -9,6 +9,7 @@ The energy is our own, :func:`alberti.losses.orientation.stray_share`; docs/meth
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +34,8 @@ class VanishingGuide:
         points: for each picture of the batch its homogeneous vanishing points in pixels; None or empty: the picture is
             left as it is.
         steps: denoising steps of the whole run, among which the strength is shared.
+        surfaces: for each picture (K, H, W) bool, which of its points each pixel's surface contains, or None: all of them
+            everywhere. None: so for all pictures.
         decoder: what :func:`guide_decoder` made of the model, for several guides to share; None: made here.
 
     Raises:
@@ -46,6 +49,7 @@ class VanishingGuide:
         points: Sequence[Points],
         steps: int,
         decoder: nn.Module | None = None,
+        surfaces: Sequence[np.ndarray | None] | None = None,
     ):
         self.decoder = guide_decoder(model, config) if decoder is None else decoder
         self.config, self.prediction_type = config, model.schedule.prediction_type
@@ -53,6 +57,7 @@ class VanishingGuide:
         batch = torch.from_numpy(stack_vanishing_points(points)).to(model.device)
         self.rows = present(batch).any(dim=1).nonzero()[:, 0]
         self.points = batch[self.rows]
+        self.surfaces = None if surfaces is None else _stack_surfaces(surfaces, batch.shape[1]).to(model.device)[self.rows]
 
     def push(self, denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, alpha_bar: Tensor) -> Tensor | None:
         """What to add to the latents once the solver has made its step from ``x_t``; None outside of the window.
@@ -75,7 +80,8 @@ class VanishingGuide:
             with torch.enable_grad():
                 noisy = x_t[rows].detach().requires_grad_()
                 x0 = predict_x0(denoise(noisy, rows), noisy, level, self.prediction_type)
-                energy = stray_share(self._decode(x0), self.points[part], tolerance=self.config.tolerance)
+                surfaces = None if self.surfaces is None else self.surfaces[part]
+                energy = stray_share(self._decode(x0), self.points[part], tolerance=self.config.tolerance, surfaces=surfaces)
                 (gradient,) = torch.autograd.grad(energy.sum(), noisy)
             result[rows] = -self.step * even_step(gradient)
         return result
@@ -102,6 +108,16 @@ def even_step(gradient: Tensor) -> Tensor:
     """g / (|g| + 0.1 rms(g)) for each picture's gradient g: near its sign, but small where the gradient is small."""
     scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
     return gradient / (gradient.abs() + _FLOOR * scale)
+
+
+def _stack_surfaces(surfaces: Sequence[np.ndarray | None], count: int) -> Tensor:
+    """(B, count, H, W) bool of the pictures' own (K, H, W); all True for pictures that have none."""
+    size = next((found.shape[1:] for found in surfaces if found is not None), (1, 1))
+    stacked = np.ones((len(surfaces), count, *size), dtype=bool)
+    for row, found in zip(stacked, surfaces, strict=True):
+        if found is not None:
+            row[: len(found)] = found
+    return torch.from_numpy(stacked)
 
 
 def require_points(points: Iterable[Points]) -> None:

@@ -21,6 +21,8 @@ from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
 from alberti.files import sha256_file, sha256_json
+from alberti.geometry.camera import Camera
+from alberti.geometry.surfaces import points_on_surfaces
 from alberti.images import write_image
 from alberti.progress import Progress
 from alberti.seeding import torch_generator
@@ -60,6 +62,7 @@ def sample_images(
     config: SampleConfig,
     vanishing_points: Sequence[Points] | None = None,
     decoder: nn.Module | None = None,
+    cameras: Sequence[Camera | None] | None = None,
 ) -> Tensor:
     """Pictures for depth maps.
 
@@ -69,6 +72,8 @@ def sample_images(
         vanishing_points: for each picture a list of homogeneous pixels, or None; used by ``config.vanishing_guidance``
             only, which leaves pictures without points as they are.
         decoder: what :func:`decoder_to_guide` made of the model, which many calls can share; None: made here.
+        cameras: for each picture its camera, or None; used by ``config.vanishing_guidance.surfaces`` only. A picture
+            without a camera is guided to all of its points everywhere.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1] on the model's device.
@@ -76,7 +81,7 @@ def sample_images(
     model.check_size(*depth.shape[-2:])
     device, denoise = model.device, _Denoise(model, depth, captions, config)
     shape = (model.vae.config.latent_channels, depth.shape[1] // model.factor, depth.shape[2] // model.factor)
-    solver, guide = solver_of(model, config), _guide(model, config, vanishing_points, decoder)
+    solver, guide = solver_of(model, config), _guide(model, config, depth, vanishing_points, cameras, decoder)
     latents = start_noise(ids, config.seed, shape).to(device) * float(getattr(solver, "init_noise_sigma", 1.0))
     # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
     for index, time in enumerate(solver.timesteps):
@@ -120,15 +125,26 @@ class _Denoise:
 
 
 def _guide(
-    model: DepthDiffusion, config: SampleConfig, points: Sequence[Points] | None, decoder: nn.Module | None
+    model: DepthDiffusion,
+    config: SampleConfig,
+    depth: Tensor,
+    points: Sequence[Points] | None,
+    cameras: Sequence[Camera | None] | None,
+    decoder: nn.Module | None,
 ) -> VanishingGuide | None:
     if config.vanishing_guidance is None:
         return None
     if points is None:
         raise ConfigError("vanishing_guidance: needs vanishing_points, a list for each picture; none were given")
-    return VanishingGuide(
-        model, config.vanishing_guidance, points, config.steps, decoder_to_guide(model, config) if decoder is None else decoder
-    )
+    if decoder is None:
+        decoder = decoder_to_guide(model, config)
+    surfaces = None
+    if config.vanishing_guidance.surfaces and cameras is not None:
+        surfaces = [
+            points_on_surfaces(each.cpu().numpy(), np.array(found), camera) if camera is not None and found else None
+            for each, found, camera in zip(depth, points, cameras, strict=True)
+        ]
+    return VanishingGuide(model, config.vanishing_guidance, points, config.steps, decoder, surfaces)
 
 
 def decoder_to_guide(model: DepthDiffusion, config: SampleConfig) -> nn.Module | None:
@@ -238,7 +254,8 @@ def _sample_batch(
     depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in batch]))
     captions = [sample.caption or "" for sample in batch]
     points = [sample.vanishing_points for sample in batch] if config.vanishing_guidance is not None else None
-    return sample_images(model, depth, captions, [sample.id for sample in batch], config, points, decoder)
+    cameras = [dataset.camera(sample) for sample in batch]
+    return sample_images(model, depth, captions, [sample.id for sample in batch], config, points, decoder, cameras)
 
 
 def _path(folder: Path, sample: Sample) -> Path:

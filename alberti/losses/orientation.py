@@ -23,8 +23,8 @@ _WINDOW = 16
 """Pixels, the side of the windows in which edges are counted."""
 
 
-def stray_share(image: Tensor, points: Tensor, *, tolerance: float) -> Tensor:
-    """Share of a picture's edges that point at no vanishing point.
+def stray_share(image: Tensor, points: Tensor, *, tolerance: float, surfaces: Tensor | None = None) -> Tensor:
+    """Share of a picture's edges that point at no vanishing point, or at none that their surface contains.
 
     With J the structure tensor of the gray picture's Gaussian derivatives, blurred by 1.5 pixels, a pixel's edge has the energy
     E = the difference of J's eigenvalues. For the direction d from the pixel to a vanishing point, s = (d^T J d - smaller
@@ -35,15 +35,22 @@ def stray_share(image: Tensor, points: Tensor, *, tolerance: float) -> Tensor:
         image: (B, 3, H, W) in [0, 1].
         points: (B, K, 3) homogeneous pixels, zero rows absent.
         tolerance: degrees at which an edge is half stray.
+        surfaces: (B, K, H, W) bool, which points an edge at each pixel may point at, as of
+            :func:`alberti.geometry.surfaces.points_on_surfaces`; pixels that have none do not count. None: all points
+            everywhere.
 
     Returns:
-        Shares (B,) in [0, 1].
+        Shares (B,) in [0, 1]; 0 where no pixel counts.
     """
     energy, stray = edges(image, points)
     score = stray / (stray + math.sin(math.radians(tolerance)) ** 2)
-    score = torch.where(present(points)[:, :, None, None], score, torch.ones_like(score)).amin(dim=1)
+    allowed = present(points)[:, :, None, None].expand_as(score)
     weight = (energy + 1e-9) ** _WEIGHT_POWER
-    return (weight * score).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
+    if surfaces is not None:
+        allowed = allowed & surfaces
+        weight = weight * allowed.any(dim=1)
+    score = torch.where(allowed, score, torch.ones_like(score)).amin(dim=1)
+    return (weight * score).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-12)
 
 
 def edge_change(image: Tensor, reference: Tensor, points: Tensor, *, tolerance: float) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from alberti.data.manifest import Dataset, Sample
 from alberti.errors import DataError
 from alberti.metrics.bootstrap import bootstrap_interval
 from alberti.metrics.features import (
@@ -27,8 +28,6 @@ from alberti.seeding import numpy_generator
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from alberti.data.manifest import Dataset, Sample
 
 __all__ = [
     "EXTRACTORS",
@@ -142,8 +141,8 @@ def _mean_kernel(a: np.ndarray, b: np.ndarray, weights_a: np.ndarray, weights_b:
 
 
 def evaluate_pictures(
-    generated: "Dataset",
-    reference: "Dataset",
+    generated: Dataset,
+    reference: Dataset,
     *,
     extractor: FeatureExtractor | None = None,
     thresholds: tuple[float, ...] = (2.0, 5.0),
@@ -173,6 +172,8 @@ def evaluate_pictures(
         ``frechet_distance`` (squared), ``kernel_distance`` with its interval.
 
         Columns: ``consistency_<t>`` (share of the detected line length), ``line_length`` (pixels), ``segments``,
+        ``surface_consistency_<t>`` and ``surface_line_length`` (of :func:`alberti.metrics.perspective.surface_consistency`;
+        empty without metric depth and intrinsics),
         ``vp_error`` (degrees from a true vanishing point to the nearest estimated one, mean over the true ones; empty
         if none was estimated), ``vp_auc_10`` (1 - error / 10 degrees, at least 0, mean over the true ones; 0 if none
         was estimated), ``perspective_loss``, and ``reference_consistency_<t>``, ``reference_line_length`` of the pair.
@@ -198,7 +199,7 @@ def evaluate_pictures(
     return summary, table
 
 
-def _points(generated: "Dataset", reference: "Dataset", pairs: "dict[str, Sample]", workers: int) -> dict[str, np.ndarray]:
+def _points(generated: Dataset, reference: Dataset, pairs: dict[str, Sample], workers: int) -> dict[str, np.ndarray]:
     """(K, 3) vanishing points by id; where the data set does not know them, those found in the picture's pair."""
     unknown = [sample for sample in generated if sample.vanishing_points is None]
     for sample in unknown:
@@ -214,21 +215,23 @@ def _points(generated: "Dataset", reference: "Dataset", pairs: "dict[str, Sample
 
 
 def _job(
-    generated: "Dataset",
-    sample: "Sample",
-    reference: "Dataset",
-    pair: "Sample | None",
+    generated: Dataset,
+    sample: Sample,
+    reference: Dataset,
+    pair: Sample | None,
     points: np.ndarray,
     thresholds: tuple[float, ...],
 ) -> PictureJob:
     path = None if pair is None else reference.image_path(pair)
-    return PictureJob(sample.id, generated.image_path(sample), points, generated.camera(sample), path, thresholds)
+    known = sample.depth is not None and generated.info.depth_kind == "z"
+    depth = Dataset(generated.folder, generated.info, [sample]) if known else None
+    return PictureJob(sample.id, generated.image_path(sample), points, generated.camera(sample), path, thresholds, depth)
 
 
 def _losses_against_pairs(
-    generated: "Dataset",
-    reference: "Dataset",
-    pairs: "dict[str, Sample]",
+    generated: Dataset,
+    reference: Dataset,
+    pairs: dict[str, Sample],
     points: Mapping[str, np.ndarray],
     num_lines: int,
     batch_size: int,
@@ -267,9 +270,9 @@ def _mean_with_interval(name: str, values: np.ndarray, resamples: int, seed: int
 
 
 def _set_distances(
-    generated: "Dataset",
-    references: "list[Sample]",
-    reference: "Dataset",
+    generated: Dataset,
+    references: list[Sample],
+    reference: Dataset,
     extractor: FeatureExtractor | None,
     batch_size: int,
     resamples: int,

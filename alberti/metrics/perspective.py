@@ -64,6 +64,37 @@ def segments_consistency(
     return result
 
 
+def surface_consistency(
+    segments: np.ndarray, vanishing_points: np.ndarray, surfaces: np.ndarray, thresholds: Sequence[float] = (2.0, 5.0)
+) -> dict[str, float | None]:
+    """Share of the line length on built surfaces that points at a vanishing point which its own surface contains.
+
+    Stricter than :func:`perspective_consistency`: an upright line painted on the road points at the vertical vanishing
+    point, but nothing on a road does. A segment belongs to the surface at its midpoint; those on pixels whose surface
+    contains no point (trees, slanting roofs, sky) do not count.
+
+    Args:
+        segments: (N, 4) pixels. vanishing_points: (K, 3) homogeneous pixels.
+        surfaces: (K, H, W) bool, see :func:`alberti.geometry.surfaces.points_on_surfaces`.
+        thresholds: angles in degrees.
+
+    Returns:
+        ``surface_consistency_<t>`` for each threshold, None where no line lies on a built surface; ``surface_line_length``
+        in pixels, of those that count.
+    """
+    height, width = surfaces.shape[1:]
+    middle = np.rint((segments[:, :2] + segments[:, 2:]) / 2).astype(int)
+    inside = surfaces[:, middle[:, 1].clip(0, height - 1), middle[:, 0].clip(0, width - 1)].T
+    lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1]) * inside.any(axis=1)
+    angles = np.where(inside, segment_angles(segments, vanishing_points), np.inf).min(axis=1, initial=np.inf)
+    total = float(lengths.sum())
+    result: dict[str, float | None] = {
+        f"surface_consistency_{threshold:g}": float(lengths[angles <= threshold].sum()) / total if total > 0 else None
+        for threshold in thresholds
+    }
+    return {**result, "surface_line_length": total}
+
+
 def angular_accuracy(errors: Sequence[float] | np.ndarray, limit: float) -> float:
     """Area under the curve "share of errors below x" for x from 0 to ``limit``, divided by ``limit`` (AUC@limit)."""
     values = np.asarray(errors, dtype=np.float64)

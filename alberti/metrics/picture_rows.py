@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from alberti.data.manifest import Dataset
 from alberti.geometry.camera import Camera
 from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.surfaces import points_on_surfaces
 from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
 from alberti.images import read_image
-from alberti.metrics.perspective import segments_consistency
+from alberti.metrics.perspective import segments_consistency, surface_consistency
 
 Row = dict[str, float | int | str | None]
 
@@ -29,6 +31,8 @@ class PictureJob:
     camera: Camera | None
     pair: Path | None
     thresholds: tuple[float, ...]
+    depth: Dataset | None = None
+    """The data set with this one sample, if it has metric depth."""
 
 
 def find_points(job: tuple[Path, Camera | None]) -> np.ndarray:
@@ -46,10 +50,19 @@ def measure_picture(job: PictureJob) -> Row:
     row: Row = {"id": job.id}
     lines = segments_consistency(segments, job.points, width, height, job.thresholds)
     row.update({key: lines[key] for key in lines if key != "line_length_per_megapixel"})
+    row.update(_on_surfaces(job, segments))
     row.update(_point_errors(job.points, segments, width, height, job.camera))
     row["perspective_loss"] = None
     row.update(_pair_lines(job))
     return row
+
+
+def _on_surfaces(job: PictureJob, segments: np.ndarray) -> Mapping[str, float | None]:
+    if job.depth is None or job.camera is None:
+        columns = [f"surface_consistency_{threshold:g}" for threshold in job.thresholds] + ["surface_line_length"]
+        return dict.fromkeys(columns)
+    surfaces = points_on_surfaces(job.depth.read_depth(job.depth[0]), job.points, job.camera)
+    return surface_consistency(segments, job.points, surfaces, job.thresholds)
 
 
 def _point_errors(

@@ -9,6 +9,7 @@ from alberti.errors import DataError
 _IMAGE_COLUMNS = (
     ("consistency_2", "within 2°", 3),
     ("consistency_5", "within 5°", 3),
+    ("surface_consistency_2", "on surfaces, 2°", 3),
     ("line_length", "line length, px", 0),
     ("vp_auc_10", "VP AUC@10°", 3),
     ("vp_error", "VP error, °", 2),

@@ -15,7 +15,9 @@ from alberti.metrics.bootstrap import Crossed, crossed_bootstrap
 from alberti.metrics.evaluation import check_one_table
 from alberti.report.inputs import Result
 
-IMAGE_COLUMNS = ("consistency_2", "consistency_5", "line_length", "vp_error", "vp_auc_10", "perspective_loss")
+IMAGE_COLUMNS = (
+    "consistency_2", "consistency_5", "surface_consistency_2", "line_length", "vp_error", "vp_auc_10", "perspective_loss",
+)  # fmt: skip
 GAP_COLUMNS = ("consistency_2", "consistency_5")
 DISTANCES = ("frechet_distance", "kernel_distance")
 DEPTH_COLUMNS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "d1", "d2", "d3")

@@ -26,6 +26,7 @@ class Metric:
 IMAGE_METRICS = (
     Metric("consistency_2", "within 2°", "share of detected line that points at a vanishing point", 1, True, 100, " %"),
     Metric("consistency_5", "within 5°", "the same within 5 degrees", 1, True, 100, " %"),
+    Metric("surface_consistency_2", "on surfaces", "within 2° of a point that its surface contains", 1, True, 100, " %"),
     Metric("line_length", "line length", "detected line in a picture: read the shares with it", 0, None, 1, " px"),
     Metric("vp_error", "VP error", "from a true vanishing point to the nearest estimated one", 2, False, 1, "°"),
     Metric("vp_auc_10", "VP AUC@10°", "1 - error / 10°, at least 0; 0 where none was estimated", 3, True),

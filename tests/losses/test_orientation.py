@@ -53,6 +53,33 @@ def test_the_gradient_turns_edges_and_is_the_numerical_one():
     assert turned.sum() < 0
 
 
+def test_an_edge_may_only_point_where_its_surface_lets_it():
+    points = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    image, everywhere = _stripes(0.0), torch.ones(1, 2, WIDTH, WIDTH, dtype=torch.bool)
+    along, upright = everywhere.clone(), everywhere.clone()
+    along[:, 1], upright[:, 0] = False, False
+
+    def value(surfaces: torch.Tensor) -> float:
+        return stray_share(image, points, tolerance=2.0, surfaces=surfaces).item()
+
+    assert value(everywhere) == pytest.approx(_value(image, points), rel=1e-6)
+    assert value(along) < 0.01
+    assert value(upright) > 0.99
+    half = along.clone()
+    half[..., : WIDTH // 2] = False
+    assert value(half) < 0.01  # pixels that have no point do not count
+    half[..., : WIDTH // 2] = upright[..., : WIDTH // 2]
+    assert value(half) == pytest.approx(0.5, abs=0.02)
+
+
+def test_where_no_pixel_counts_there_is_nothing_to_descend():
+    image = _stripes(4.0).requires_grad_()
+    value = stray_share(image, RIGHT, tolerance=2.0, surfaces=torch.zeros(1, 1, WIDTH, WIDTH, dtype=torch.bool))
+    (gradient,) = torch.autograd.grad(value.sum(), image)
+    assert value.item() == 0
+    assert not gradient.any()
+
+
 def _change(image: torch.Tensor, reference: torch.Tensor, points: torch.Tensor = RIGHT) -> float:
     return edge_change(image, reference, points, tolerance=2.0).item()
 

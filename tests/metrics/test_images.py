@@ -220,11 +220,14 @@ def test_unknown_vanishing_points_are_found_in_the_pair(tmp_path: Path) -> None:
     known = render_dataset(tmp_path / "known", name="streets", role="test", count=2, seed=1, config=SceneConfig(width=192))
     (tmp_path / "unknown").mkdir()
     rows = [sample.model_copy(update={"vanishing_points": None}) for sample in known]
-    unknown = write_dataset(tmp_path / "unknown", rows, name="streets", role="test", root=str(known.root))
+    roots = {"root": str(known.root), "depth_root": str(known.root)}
+    unknown = write_dataset(tmp_path / "unknown", rows, name="streets", role="test", **roots)
     options = {"extractor": RandomConvolutions(), "resamples": 50, "num_lines": 50}
     given, found = (evaluate_pictures(pictures, known, **options)[0] for pictures in (known, unknown))
     assert (given["n_points_found"], found["n_points_found"]) == (0, 2)
     assert found["consistency_5"] == pytest.approx(given["consistency_5"], abs=0.1)
+    assert given["surface_consistency_5"] > 0.9  # of renders, by their own depth
+    assert 0 < given["surface_line_length"] < given["line_length"]
 
 
 def test_unknown_vanishing_points_need_a_pair(tmp_path: Path) -> None:

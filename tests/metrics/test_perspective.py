@@ -7,7 +7,7 @@ from synthetic_lines import rotation, sharpened, street_picture, true_points, wa
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera
-from alberti.metrics.perspective import angular_accuracy, perspective_consistency, segments_consistency
+from alberti.metrics.perspective import angular_accuracy, perspective_consistency, segments_consistency, surface_consistency
 
 CAMERA = Camera(300.0, 300.0, 191.5, 143.5, 384, 288)
 WORLD = rotation(12, 3, 0)
@@ -43,6 +43,26 @@ def test_no_lines_or_no_points_have_no_share() -> None:
         result = segments_consistency(segments, points, 100, 100)
         assert result["consistency_5"] is None
         assert result["line_length"] == 100
+
+
+def test_a_line_counts_where_its_surface_contains_the_point() -> None:
+    segments = np.array([[10.0, 10, 40, 10], [20, 20, 20, 40], [60, 5, 60, 45], [60, 50, 90, 50]])
+    points = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    surfaces = np.zeros((2, 60, 100), bool)
+    surfaces[0, :, :50] = True  # on the left only level lines, on the right only upright ones, below nothing is known
+    surfaces[1, :48, 50:] = True
+    result = surface_consistency(segments, points, surfaces)
+    assert result["surface_line_length"] == 30 + 20 + 40
+    assert result["surface_consistency_2"] == pytest.approx((30 + 40) / 90)
+    assert segments_consistency(segments, points, 100, 60)["consistency_2"] == 1
+
+
+def test_without_lines_on_surfaces_there_is_no_share() -> None:
+    points, nothing = np.array([[1.0, 0, 0]]), np.zeros((1, 50, 50), bool)
+    for segments in (np.array([[0.0, 9, 30, 9]]), np.zeros((0, 4))):
+        result = surface_consistency(segments, points, nothing)
+        assert result == {"surface_consistency_2": None, "surface_consistency_5": None, "surface_line_length": 0}
+    assert surface_consistency(np.zeros((0, 4)), np.zeros((0, 3)), np.zeros((0, 9, 9), bool))["surface_consistency_2"] is None
 
 
 def test_points_that_are_not_finite_are_refused() -> None:
