@@ -188,6 +188,10 @@ class VanishingGuidance(_Frozen):
     """Edges are turned only to those points that the surface they lie on contains, as the depth map has it; edges of surfaces
     that are built along no vanishing point (trees, roofs, windscreens) are left alone. Needs the manifest's intrinsics.
     """
+    balance: float = Field(default=0.0, ge=0, le=1)
+    """0: edges that point at no vanishing point are turned, whichever way is nearest, which is mostly upright. 1: each
+    surface is to have as many edges towards each of its points.
+    """
     decoder: Literal["full", "tiny"] = "full"
     chunk: int = Field(default=8, gt=0)
     """Images that go through denoiser and decoder with gradients at once."""

@@ -3,7 +3,7 @@
 At each denoising step of a window the clean latent x0 that the denoiser heads for is decoded, an energy says how many
 of its edges point at no vanishing point, and the noisy latent is moved down that energy's gradient, which runs through
 decoder and denoiser as in diffusion posterior sampling (Chung et al. 2023) and universal guidance (Bansal et al. 2023).
-The energy is our own, :func:`alberti.losses.orientation.stray_share`; docs/method.md says what other routes gave.
+The energy is our own, :func:`alberti.losses.orientation.grid_misfit`; docs/method.md says what other routes gave.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import predict_x0
 from alberti.errors import ConfigError
-from alberti.losses.orientation import present, stray_share
+from alberti.losses.orientation import grid_misfit, present
 
 Points = Sequence[Sequence[float]] | None
 
@@ -80,11 +80,15 @@ class VanishingGuide:
             with torch.enable_grad():
                 noisy = x_t[rows].detach().requires_grad_()
                 x0 = predict_x0(denoise(noisy, rows), noisy, level, self.prediction_type)
-                surfaces = None if self.surfaces is None else self.surfaces[part]
-                energy = stray_share(self._decode(x0), self.points[part], tolerance=self.config.tolerance, surfaces=surfaces)
-                (gradient,) = torch.autograd.grad(energy.sum(), noisy)
+                value = self._misfit(self._decode(x0), part)
+                (gradient,) = torch.autograd.grad(value.sum(), noisy)
             result[rows] = -self.step * even_step(gradient)
         return result
+
+    def _misfit(self, images: Tensor, part: slice) -> Tensor:
+        surfaces = None if self.surfaces is None else self.surfaces[part]
+        config = self.config
+        return grid_misfit(images, self.points[part], tolerance=config.tolerance, balance=config.balance, surfaces=surfaces)
 
     def _decode(self, latents: Tensor) -> Tensor:
         dtype = next(self.decoder.parameters()).dtype

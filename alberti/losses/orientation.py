@@ -19,12 +19,14 @@ _BORDER = 2
 """Outermost pixels, whose gradient the replicated border bends."""
 _WEIGHT_POWER = 0.75
 """Edges count by contrast^1.5, between their energy (strong edges only) and their length (noise in the sky as well)."""
+_RARE = 0.01
+"""Added to shares before their logarithm: a direction that hardly an edge has must not outweigh all others."""
 _WINDOW = 16
 """Pixels, the side of the windows in which edges are counted."""
 
 
-def stray_share(image: Tensor, points: Tensor, *, tolerance: float, surfaces: Tensor | None = None) -> Tensor:
-    """Share of a picture's edges that point at no vanishing point, or at none that their surface contains.
+def stray_share(image: Tensor, points: Tensor, *, tolerance: float) -> Tensor:
+    """Share of a picture's edges that point at no vanishing point.
 
     With J the structure tensor of the gray picture's Gaussian derivatives, blurred by 1.5 pixels, a pixel's edge has the energy
     E = the difference of J's eigenvalues. For the direction d from the pixel to a vanishing point, s = (d^T J d - smaller
@@ -35,22 +37,69 @@ def stray_share(image: Tensor, points: Tensor, *, tolerance: float, surfaces: Te
         image: (B, 3, H, W) in [0, 1].
         points: (B, K, 3) homogeneous pixels, zero rows absent.
         tolerance: degrees at which an edge is half stray.
-        surfaces: (B, K, H, W) bool, which points an edge at each pixel may point at, as of
-            :func:`alberti.geometry.surfaces.points_on_surfaces`; pixels that have none do not count. None: all points
-            everywhere.
 
     Returns:
-        Shares (B,) in [0, 1]; 0 where no pixel counts.
+        Shares (B,) in [0, 1].
     """
     energy, stray = edges(image, points)
     score = stray / (stray + math.sin(math.radians(tolerance)) ** 2)
-    allowed = present(points)[:, :, None, None].expand_as(score)
+    score = torch.where(present(points)[:, :, None, None], score, torch.ones_like(score)).amin(dim=1)
     weight = (energy + 1e-9) ** _WEIGHT_POWER
+    return (weight * score).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
+
+
+def grid_misfit(image: Tensor, points: Tensor, *, tolerance: float, balance: float, surfaces: Tensor | None = None) -> Tensor:
+    """How far the edges of each surface are from a grid: all of them towards its vanishing points, equally many to each.
+
+        sum_g a_g [ -(1 - balance) log sum_k q_gk  -  balance mean_k log q_gk ] / sum_g a_g
+
+    over the kinds g of surface, that is, the distinct sets of vanishing points that pixels' surfaces contain. a_g is the
+    area of kind g, and of its edges' weight (E^0.75, see :func:`stray_share`) q_gk is the share that points at k, so that
+    1 - sum_k q_gk is the stray share. The first term alone is small also where all edges stand upright; the second is the
+    cross-entropy with equal shares, and grows without bound as one of them vanishes.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1]. points: (B, K, 3), zero rows absent. tolerance: degrees at which an edge is half stray.
+        balance: 0 asks for no stray edges, 1 for as many towards each point as well.
+        surfaces: (B, K, H, W) bool, which points the surface at each pixel contains, as of
+            :func:`alberti.geometry.surfaces.points_on_surfaces`; pixels that have none do not count. None: one kind of
+            surface, which contains all points.
+
+    Returns:
+        (B,): 0 where no pixel counts; with k points at least balance * log k (a hundredth is added to shares).
+    """
+    energy, stray = edges(image, points)
+    limit = math.sin(math.radians(tolerance)) ** 2
+    weight = (energy + 1e-9) ** _WEIGHT_POWER
+    allowed = present(points)[:, :, None, None].expand_as(stray)
     if surfaces is not None:
         allowed = allowed & surfaces
-        weight = weight * allowed.any(dim=1)
-    score = torch.where(allowed, score, torch.ones_like(score)).amin(dim=1)
-    return (weight * score).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1e-12)
+    votes = weight[:, None] * _votes(torch.where(allowed, limit / (stray + limit), torch.zeros_like(stray)))
+    members, kinds = (each.to(weight.dtype) for each in _kinds(allowed))
+    total = torch.einsum("bghw,bhw->bg", kinds, weight).clamp(min=1e-12)
+    shares = torch.einsum("bghw,bkhw->bgk", kinds, votes) / total[..., None]
+    any_point = -(shares.sum(dim=2) + _RARE).log()
+    each_point = -((shares + _RARE).log() * members).sum(dim=2) / members.sum(dim=2).clamp(min=1)
+    areas = kinds.sum(dim=(2, 3))
+    misfits = (1 - balance) * any_point + balance * each_point
+    return (areas * misfits).sum(dim=1) / areas.sum(dim=1).clamp(min=1)
+
+
+def _votes(towards: Tensor) -> Tensor:
+    """How much each edge points at any point, given nearly whole to the best: (B, K, H, W) of how much it does at each."""
+    # a power, for a hard choice has no gradient
+    shares = towards.pow(4) / towards.pow(4).sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return towards.amax(dim=1, keepdim=True) * shares
+
+
+def _kinds(allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct non-empty sets of points that pixels have: (B, G, K) which points, (B, G, H, W) where; both 0 or 1."""
+    codes = (allowed * (2 ** torch.arange(allowed.shape[1], device=allowed.device))[:, None, None]).sum(dim=1)
+    known = codes.unique()
+    known = known[known > 0]
+    kinds = codes[:, None] == known[:, None, None]
+    members = (known[:, None] // 2 ** torch.arange(allowed.shape[1], device=allowed.device)) % 2
+    return members.expand(len(allowed), -1, -1), kinds
 
 
 def edge_change(image: Tensor, reference: Tensor, points: Tensor, *, tolerance: float) -> Tensor:
@@ -75,9 +124,7 @@ def _census(image: Tensor, points: Tensor, tolerance: float) -> Tensor:
     energy, stray = edges(image, points)
     limit = math.sin(math.radians(tolerance)) ** 2
     towards = torch.where(present(points)[:, :, None, None], limit / (stray + limit), torch.zeros_like(stray))
-    # the best point gets nearly all of an edge; a power, for a hard choice has no gradient
-    shares = towards.pow(4) / towards.pow(4).sum(dim=1, keepdim=True).clamp(min=1e-12)
-    weights = (energy[:, None] + 1e-9) ** _WEIGHT_POWER * towards.amax(dim=1, keepdim=True) * shares
+    weights = (energy[:, None] + 1e-9) ** _WEIGHT_POWER * _votes(towards)
     window = min(_WINDOW, *image.shape[2:])
     return F.avg_pool2d(weights, window, max(1, window // 2)) * window**2
 

@@ -172,6 +172,7 @@ def evaluate_pictures(
         ``frechet_distance`` (squared), ``kernel_distance`` with its interval.
 
         Columns: ``consistency_<t>`` (share of the detected line length), ``line_length`` (pixels), ``segments``,
+        ``level_line_length`` (pixels of lines within 2 degrees of a vanishing point that is not the upright one),
         ``surface_consistency_<t>`` and ``surface_line_length`` (of :func:`alberti.metrics.perspective.surface_consistency`;
         empty without metric depth and intrinsics),
         ``vp_error`` (degrees from a true vanishing point to the nearest estimated one, mean over the true ones; empty

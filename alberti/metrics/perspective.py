@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alberti.errors import DataError
+from alberti.geometry.camera import Camera, vanishing_points_to_directions
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import segment_angles
 
@@ -93,6 +94,29 @@ def surface_consistency(
         for threshold in thresholds
     }
     return {**result, "surface_line_length": total}
+
+
+def level_line_length(segments: np.ndarray, vanishing_points: np.ndarray, camera: Camera, threshold: float = 2.0) -> float:
+    """Length of the lines that recede: those within ``threshold`` degrees of a vanishing point that is not the upright one.
+
+    Upright lines stay nearly parallel in a level picture. Those of walls and roads that run away from the camera show
+    perspective, are harder to draw, and are fewer, so that a share of all lines hardly tells of them.
+
+    Args:
+        segments: (N, 4) pixels. vanishing_points: (K, 3) homogeneous pixels; a direction counts as upright if it is nearer to
+            the camera's y axis than 45 degrees.
+
+    Returns:
+        Pixels.
+    """
+    points = np.asarray(vanishing_points, dtype=np.float64).reshape(-1, 3)
+    points = points[np.abs(points).max(axis=1, initial=0) > 0]
+    if not len(points) or not len(segments):
+        return 0.0
+    angles = segment_angles(segments, points)
+    upright = np.abs(vanishing_points_to_directions(points, camera)[:, 1]) > np.sqrt(0.5)
+    counts = (angles.min(axis=1) <= threshold) & ~upright[angles.argmin(axis=1)]
+    return float(np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])[counts].sum())
 
 
 def angular_accuracy(errors: Sequence[float] | np.ndarray, limit: float) -> float:

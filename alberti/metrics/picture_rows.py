@@ -15,7 +15,7 @@ from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.surfaces import points_on_surfaces
 from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
 from alberti.images import read_image
-from alberti.metrics.perspective import segments_consistency, surface_consistency
+from alberti.metrics.perspective import level_line_length, segments_consistency, surface_consistency
 
 Row = dict[str, float | int | str | None]
 
@@ -50,6 +50,7 @@ def measure_picture(job: PictureJob) -> Row:
     row: Row = {"id": job.id}
     lines = segments_consistency(segments, job.points, width, height, job.thresholds)
     row.update({key: lines[key] for key in lines if key != "line_length_per_megapixel"})
+    row["level_line_length"] = None if job.camera is None else level_line_length(segments, job.points, job.camera)
     row.update(_on_surfaces(job, segments))
     row.update(_point_errors(job.points, segments, width, height, job.camera))
     row["perspective_loss"] = None

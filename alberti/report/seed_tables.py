@@ -11,6 +11,7 @@ _IMAGE_COLUMNS = (
     ("consistency_5", "within 5°", 3),
     ("surface_consistency_2", "on surfaces, 2°", 3),
     ("line_length", "line length, px", 0),
+    ("level_line_length", "receding, px", 0),
     ("vp_auc_10", "VP AUC@10°", 3),
     ("vp_error", "VP error, °", 2),
     ("perspective_loss", "perspective loss", 2),

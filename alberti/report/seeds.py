@@ -16,7 +16,8 @@ from alberti.metrics.evaluation import check_one_table
 from alberti.report.inputs import Result
 
 IMAGE_COLUMNS = (
-    "consistency_2", "consistency_5", "surface_consistency_2", "line_length", "vp_error", "vp_auc_10", "perspective_loss",
+    "consistency_2", "consistency_5", "surface_consistency_2", "line_length", "level_line_length", "vp_error",
+    "vp_auc_10", "perspective_loss",
 )  # fmt: skip
 GAP_COLUMNS = ("consistency_2", "consistency_5")
 DISTANCES = ("frechet_distance", "kernel_distance")

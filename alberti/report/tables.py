@@ -28,6 +28,7 @@ IMAGE_METRICS = (
     Metric("consistency_5", "within 5°", "the same within 5 degrees", 1, True, 100, " %"),
     Metric("surface_consistency_2", "on surfaces", "within 2° of a point that its surface contains", 1, True, 100, " %"),
     Metric("line_length", "line length", "detected line in a picture: read the shares with it", 0, None, 1, " px"),
+    Metric("level_line_length", "receding lines", "within 2° of a point that is not the upright one", 0, True, 1, " px"),
     Metric("vp_error", "VP error", "from a true vanishing point to the nearest estimated one", 2, False, 1, "°"),
     Metric("vp_auc_10", "VP AUC@10°", "1 - error / 10°, at least 0; 0 where none was estimated", 3, True),
     Metric("perspective_loss", "persp. loss", "the paper's loss against the pair; blur raises it too", 2, False),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from alberti.losses.orientation import edge_change, stray_share
+from alberti.losses.orientation import edge_change, grid_misfit, stray_share
 
 WIDTH = 64
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -53,31 +53,90 @@ def test_the_gradient_turns_edges_and_is_the_numerical_one():
     assert turned.sum() < 0
 
 
+BOTH = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+
+
+def _misfit(image: torch.Tensor, balance: float, points: torch.Tensor = BOTH, surfaces: torch.Tensor | None = None) -> float:
+    return grid_misfit(image, points, tolerance=2.0, balance=balance, surfaces=surfaces).item()
+
+
+def _halves(left: float, right: float) -> torch.Tensor:
+    return torch.cat([_stripes(left)[..., : WIDTH // 2], _stripes(right)[..., WIDTH // 2 :]], dim=3)
+
+
+def test_a_grid_has_edges_towards_each_point():
+    level, grid, slanting = _stripes(0.0), _halves(0.0, 90.0), _stripes(45.0)
+    # without balance one direction is as good as two, with it half the edges are missing
+    assert abs(_misfit(level, 0.0)) < 0.05
+    assert abs(_misfit(grid, 0.0)) < 0.1
+    assert _misfit(grid, 1.0) == pytest.approx(math.log(2), abs=0.1)
+    assert _misfit(level, 1.0) == pytest.approx(-math.log(0.01) / 2, abs=0.1)
+    assert _misfit(slanting, 0.0) == pytest.approx(-math.log(0.01), abs=0.4)
+    for image in (level, grid, slanting):
+        assert _misfit(image, 0.3) == pytest.approx(0.7 * _misfit(image, 0.0) + 0.3 * _misfit(image, 1.0), rel=1e-4)
+
+
+def test_without_balance_a_grid_is_the_share_of_edges_that_are_not_stray():
+    for angle in (0.5, 2.0, 5.0):
+        assert _misfit(_stripes(angle), 0.0, RIGHT) == pytest.approx(-math.log(1.01 - _value(_stripes(angle))), rel=1e-3)
+
+
+def test_kinds_of_surface_count_by_their_area():
+    surfaces = torch.zeros(1, 2, WIDTH, WIDTH, dtype=torch.bool)
+    surfaces[:, 0, :, : WIDTH // 4] = True  # a quarter asks for level edges, half for upright ones, a quarter for nothing
+    surfaces[:, 1, :, WIDTH // 4 : 3 * WIDTH // 4] = True
+    level, missing = _stripes(0.0), -math.log(0.01)
+    assert _misfit(level, 1.0, surfaces=surfaces) == pytest.approx(2 / 3 * missing, rel=0.05)
+    assert _misfit(level, 1.0, BOTH.flip(1), surfaces.flip(1)) == pytest.approx(
+        _misfit(level, 1.0, surfaces=surfaces), rel=1e-5
+    )
+    assert _misfit(level, 1.0, surfaces=torch.zeros_like(surfaces)) == 0
+    padded, more = torch.cat([BOTH, torch.zeros(1, 1, 3)], 1), torch.cat([surfaces, surfaces[:, :1]], 1)
+    assert _misfit(level, 1.0, padded, more) == pytest.approx(_misfit(level, 1.0, surfaces=surfaces), rel=1e-5)
+
+
 def test_an_edge_may_only_point_where_its_surface_lets_it():
-    points = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
     image, everywhere = _stripes(0.0), torch.ones(1, 2, WIDTH, WIDTH, dtype=torch.bool)
-    along, upright = everywhere.clone(), everywhere.clone()
-    along[:, 1], upright[:, 0] = False, False
-
-    def value(surfaces: torch.Tensor) -> float:
-        return stray_share(image, points, tolerance=2.0, surfaces=surfaces).item()
-
-    assert value(everywhere) == pytest.approx(_value(image, points), rel=1e-6)
-    assert value(along) < 0.01
-    assert value(upright) > 0.99
-    half = along.clone()
+    level, upright = everywhere.clone(), everywhere.clone()
+    level[:, 1], upright[:, 0] = False, False
+    assert _misfit(image, 0.0, surfaces=everywhere) == pytest.approx(_misfit(image, 0.0), rel=1e-6)
+    assert abs(_misfit(image, 0.0, surfaces=level)) < 0.05
+    assert _misfit(image, 0.0, surfaces=upright) == pytest.approx(-math.log(0.01), rel=0.05)
+    half = level.clone()
     half[..., : WIDTH // 2] = False
-    assert value(half) < 0.01  # pixels that have no point do not count
-    half[..., : WIDTH // 2] = upright[..., : WIDTH // 2]
-    assert value(half) == pytest.approx(0.5, abs=0.02)
+    assert abs(_misfit(image, 0.0, surfaces=half)) < 0.05  # pixels that have no point do not count
 
 
 def test_where_no_pixel_counts_there_is_nothing_to_descend():
-    image = _stripes(4.0).requires_grad_()
-    value = stray_share(image, RIGHT, tolerance=2.0, surfaces=torch.zeros(1, 1, WIDTH, WIDTH, dtype=torch.bool))
+    image, nowhere = _stripes(4.0).requires_grad_(), torch.zeros(1, 1, WIDTH, WIDTH, dtype=torch.bool)
+    value = grid_misfit(image, RIGHT, tolerance=2.0, balance=0.5, surfaces=nowhere)
     (gradient,) = torch.autograd.grad(value.sum(), image)
     assert value.item() == 0
     assert not gradient.any()
+
+
+def test_a_batch_of_grids_is_its_pictures():
+    images, points = torch.cat([_stripes(0.0), _halves(3.0, 90.0)]), torch.cat([BOTH, torch.zeros(1, 2, 3)])
+    surfaces = torch.rand(2, 2, WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)) < 0.7
+    for there in (points, BOTH.expand(2, -1, -1)):
+        values = grid_misfit(images, there, tolerance=2.0, balance=0.6, surfaces=surfaces)
+        alone = [
+            grid_misfit(images[i : i + 1], there[i : i + 1], tolerance=2.0, balance=0.6, surfaces=surfaces[i : i + 1])
+            for i in (0, 1)
+        ]
+        torch.testing.assert_close(values, torch.cat(alone))
+
+
+def test_the_gradient_of_a_grid_is_the_numerical_one():
+    image = _halves(4.0, 88.0).double().requires_grad_()
+
+    def value(picture: torch.Tensor) -> torch.Tensor:
+        return grid_misfit(picture, BOTH.double(), tolerance=3.0, balance=0.5)
+
+    (gradient,) = torch.autograd.grad(value(image).sum(), image)
+    direction = torch.randn(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ahead, behind = (value(image.detach() + step * direction) for step in (1e-6, -1e-6))
+    torch.testing.assert_close((gradient * direction).sum()[None], (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-8)
 
 
 def _change(image: torch.Tensor, reference: torch.Tensor, points: torch.Tensor = RIGHT) -> float:

@@ -7,7 +7,13 @@ from synthetic_lines import rotation, sharpened, street_picture, true_points, wa
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera
-from alberti.metrics.perspective import angular_accuracy, perspective_consistency, segments_consistency, surface_consistency
+from alberti.metrics.perspective import (
+    angular_accuracy,
+    level_line_length,
+    perspective_consistency,
+    segments_consistency,
+    surface_consistency,
+)
 
 CAMERA = Camera(300.0, 300.0, 191.5, 143.5, 384, 288)
 WORLD = rotation(12, 3, 0)
@@ -55,6 +61,16 @@ def test_a_line_counts_where_its_surface_contains_the_point() -> None:
     assert result["surface_line_length"] == 30 + 20 + 40
     assert result["surface_consistency_2"] == pytest.approx((30 + 40) / 90)
     assert segments_consistency(segments, points, 100, 60)["consistency_2"] == 1
+
+
+def test_receding_lines_are_those_that_are_not_upright() -> None:
+    camera = Camera(100.0, 100.0, 50.0, 30.0, 101, 61)
+    points = np.array([[50.0, 30, 1], [0, 1.0, 0], [0, 0, 0]])
+    segments = np.array([[60.0, 40, 80, 60], [20, 5, 20, 45], [0, 50, 30, 50]])  # receding, upright, stray
+    assert level_line_length(segments, points, camera) == pytest.approx(np.hypot(20, 20))
+    assert level_line_length(segments, points[1:], camera) == 0
+    assert level_line_length(segments, np.zeros((2, 3)), camera) == level_line_length(np.zeros((0, 4)), points, camera) == 0
+    assert level_line_length(segments, np.array([[1.0, 0, 0]]), camera) == 30
 
 
 def test_without_lines_on_surfaces_there_is_no_share() -> None:
