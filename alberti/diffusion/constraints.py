@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alberti.errors import ConfigError
-from alberti.losses.orientation import blur, edge_change, gray, present, stray_share
+from alberti.losses.orientation import blur, edge_change, gray, grid_misfit, present, stray_share
 from alberti.losses.perspective import perspective_loss, perspective_profile
 
 _TOLERANCE = 3.0
 """Degrees at which an edge of the orientation constraint is half stray."""
+_GRID_TOLERANCE = 8.0
 # Standard deviations in pixels, from which the true image's blur is interpolated.
 _BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
@@ -82,10 +83,22 @@ def orientation(
     return torch.where(present(vanishing_points).any(dim=1), values, torch.zeros_like(values))
 
 
+def grid(decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Tensor, *, num_lines: int = 1000) -> Tensor:
+    """How much less the estimate's edges than the true image's are a grid of lines to the vanishing points.
+
+    max(0, misfit(decoded) - misfit(image)), see ``grid_misfit`` of :mod:`alberti.losses.orientation`: edges must point at a
+    vanishing point, and as many at each. Edges towards one point alone, which ``orientation`` takes as well, do not do.
+    """
+    with torch.no_grad():
+        allowed = grid_misfit(image, vanishing_points, tolerance=_GRID_TOLERANCE, balance=1.0)
+    return F.relu(grid_misfit(decoded, vanishing_points, tolerance=_GRID_TOLERANCE, balance=1.0) - allowed)
+
+
 CONSTRAINTS: dict[str, Constraint] = {
     "perspective": perspective,
     "perspective_matched": perspective_matched,
     "orientation": orientation,
+    "grid": grid,
 }
 
 

@@ -71,11 +71,15 @@ def grid_misfit(image: Tensor, points: Tensor, *, tolerance: float, balance: flo
     energy, stray = edges(image, points)
     limit = math.sin(math.radians(tolerance)) ** 2
     weight = (energy + 1e-9) ** _WEIGHT_POWER
-    allowed = present(points)[:, :, None, None].expand_as(stray)
-    if surfaces is not None:
+    there = present(points)
+    allowed = there[:, :, None, None].expand_as(stray)
+    if surfaces is None:
+        members, kinds = there[:, None], allowed.any(dim=1, keepdim=True)  # nothing waits for the device
+    else:
         allowed = allowed & surfaces
+        members, kinds = _kinds(allowed)
+    members, kinds = members.to(weight.dtype), kinds.to(weight.dtype)
     votes = weight[:, None] * _votes(torch.where(allowed, limit / (stray + limit), torch.zeros_like(stray)))
-    members, kinds = (each.to(weight.dtype) for each in _kinds(allowed))
     total = torch.einsum("bghw,bhw->bg", kinds, weight).clamp(min=1e-12)
     shares = torch.einsum("bghw,bkhw->bgk", kinds, votes) / total[..., None]
     any_point = -(shares.sum(dim=2) + _RARE).log()

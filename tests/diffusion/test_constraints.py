@@ -132,5 +132,5 @@ def test_descending_the_orientation_constraint_straightens():
 
 
 def test_an_unknown_constraint_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="orientation, perspective"):
+    with pytest.raises(ConfigError, match="grid, orientation, perspective"):
         constraint_named("perspektive")
