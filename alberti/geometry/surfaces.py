@@ -7,6 +7,7 @@ l . v = 0: an edge drawn on a surface may point at a vanishing point only if tha
 """
 
 import math
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ _BEHIND = 0.05
 """A pixel is behind a neighbour whose inverse depth exceeds by this share what the pixel's own plane has there."""
 _PARALLEL = math.sin(math.radians(8))
 """How far a direction may be from a plane, or a plane's normal from a direction, to count as in it, or parallel to it."""
+
+_SHIFTS = [(dy, dx) for dy in range(-_RADIUS, _RADIUS + 1) for dx in range(-_RADIUS, _RADIUS + 1)]
 
 
 def points_on_surfaces(depth: np.ndarray, vanishing_points: np.ndarray, camera: Camera) -> np.ndarray:
@@ -100,33 +103,32 @@ def _filter(values: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndar
 
 def _best_planes(lines: np.ndarray, misfit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of the windows that contain a pixel, the one with the least misfit."""
-    best_lines, best = lines.copy(), misfit.copy()
-    for shifted_lines, shifted in zip(_neighbours(lines, 0.0), _neighbours(misfit, np.inf), strict=True):
-        better = shifted < best
-        best[better], best_lines[better] = shifted[better], shifted_lines[better]
-    return best_lines, best
+    best, chosen = misfit, _places(misfit)
+    for values, place in zip(_around(misfit, np.inf), _around(chosen, -1), strict=True):
+        better = values < best
+        best, chosen = np.where(better, values, best), np.where(better, place, chosen)
+    return lines.reshape(-1, 3)[chosen], best
 
 
 def _of_nearest(inverse: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """The plane of each pixel, or of the nearest surface around it where that stands before it."""
     height, width = inverse.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    result, front = lines.copy(), np.zeros_like(inverse)
-    for line, value, (dy, dx) in zip(_neighbours(lines, 0.0), _neighbours(inverse, 0.0), _shifts(), strict=True):
-        expected = np.maximum(np.einsum("hwi,hwi->hw", lines, np.stack([x + dx, y + dy, np.ones_like(x)], axis=-1)), 0)
-        before = (value > (1 + _BEHIND) * np.maximum(expected, inverse)) & (value > front)
-        result[before], front[before] = line[before], value[before]
-    return result
+    here, front, chosen = lines[..., 0] * x + lines[..., 1] * y + lines[..., 2], np.zeros_like(inverse), _places(inverse)
+    for values, place, (dy, dx) in zip(_around(inverse, 0.0), _around(chosen, -1), _SHIFTS, strict=True):
+        expected = np.maximum(here + dx * lines[..., 0] + dy * lines[..., 1], inverse)
+        before = (values > (1 + _BEHIND) * expected) & (values > front)
+        front, chosen = np.where(before, values, front), np.where(before, place, chosen)
+    return lines.reshape(-1, 3)[chosen]
 
 
-def _shifts() -> list[tuple[int, int]]:
-    steps = range(-_RADIUS, _RADIUS + 1)
-    return [(dy, dx) for dy in steps for dx in steps]
+def _places(values: np.ndarray) -> np.ndarray:
+    return np.arange(values.size).reshape(values.shape)
 
 
-def _neighbours(values: np.ndarray, missing: float) -> list[np.ndarray]:
-    """``values`` at each pixel moved by each of the shifts; ``missing`` outside of the picture."""
-    height, width = values.shape[:2]
-    margin = ((_RADIUS, _RADIUS), (_RADIUS, _RADIUS), *((0, 0),) * (values.ndim - 2))
-    padded = np.pad(values, margin, constant_values=missing)
-    return [padded[_RADIUS + dy : _RADIUS + dy + height, _RADIUS + dx : _RADIUS + dx + width] for dy, dx in _shifts()]
+def _around(values: np.ndarray, missing: float) -> Iterator[np.ndarray]:
+    """A picture's values at each pixel's neighbours, one array a shift; ``missing`` outside of the picture."""
+    height, width = values.shape
+    padded = np.pad(values, _RADIUS, constant_values=missing)
+    for dy, dx in _SHIFTS:
+        yield padded[_RADIUS + dy : _RADIUS + dy + height, _RADIUS + dx : _RADIUS + dx + width]
