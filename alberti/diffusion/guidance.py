@@ -23,9 +23,6 @@ from alberti.losses.orientation import grid_misfit, present
 
 Points = Sequence[Sequence[float]] | None
 
-_FLOOR = 0.1
-"""Of the gradient's root mean square: latents with less of it move in proportion, those with more by the same step."""
-
 
 class VanishingGuide:
     """Turns the edges of pictures in the making towards their vanishing points.
@@ -109,9 +106,9 @@ def guide_decoder(model: DepthDiffusion, config: VanishingGuidance) -> nn.Module
 
 
 def even_step(gradient: Tensor) -> Tensor:
-    """g / (|g| + 0.1 rms(g)) for each picture's gradient g: near its sign, but small where the gradient is small."""
+    """g / (|g| + rms(g)) for each picture's gradient g: in proportion where it is small, below 1 where it is large."""
     scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-    return gradient / (gradient.abs() + _FLOOR * scale)
+    return gradient / (gradient.abs() + scale)
 
 
 def _stack_surfaces(surfaces: Sequence[np.ndarray | None], count: int) -> Tensor:

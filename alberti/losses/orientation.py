@@ -56,7 +56,9 @@ def grid_misfit(image: Tensor, points: Tensor, *, tolerance: float, balance: flo
     over the kinds g of surface, that is, the distinct sets of vanishing points that pixels' surfaces contain. a_g is the
     area of kind g, and of its edges' weight (E^0.75, see :func:`stray_share`) q_gk is the share that points at k, so that
     1 - sum_k q_gk is the stray share. The first term alone is small also where all edges stand upright; the second is the
-    cross-entropy with equal shares, and grows without bound as one of them vanishes.
+    cross-entropy with equal shares, and grows without bound as one of them vanishes. Gradients take the weights as given: they
+    turn edges, and neither fade the stray ones nor paint new ones, which would lower it as well and costs what the picture
+    shows.
 
     Args:
         image: (B, 3, H, W) in [0, 1]. points: (B, K, 3), zero rows absent. tolerance: degrees at which an edge is half stray.
@@ -70,7 +72,7 @@ def grid_misfit(image: Tensor, points: Tensor, *, tolerance: float, balance: flo
     """
     energy, stray = edges(image, points)
     limit = math.sin(math.radians(tolerance)) ** 2
-    weight = (energy + 1e-9) ** _WEIGHT_POWER
+    weight = (energy.detach() + 1e-9) ** _WEIGHT_POWER
     there = present(points)
     allowed = there[:, :, None, None].expand_as(stray)
     if surfaces is None:

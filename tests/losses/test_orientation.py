@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from alberti.losses.orientation import edge_change, grid_misfit, stray_share
+from alberti.losses import orientation
+from alberti.losses.orientation import edge_change, edges, grid_misfit, stray_share
 
 WIDTH = 64
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -127,16 +128,32 @@ def test_a_batch_of_grids_is_its_pictures():
         torch.testing.assert_close(values, torch.cat(alone))
 
 
-def test_the_gradient_of_a_grid_is_the_numerical_one():
-    image = _halves(4.0, 88.0).double().requires_grad_()
+def _grid_gradient(image: torch.Tensor) -> torch.Tensor:
+    image = image.double().requires_grad_()
+    value = grid_misfit(image, BOTH.double(), tolerance=3.0, balance=0.5)
+    return torch.autograd.grad(value.sum(), image)[0]
 
-    def value(picture: torch.Tensor) -> torch.Tensor:
-        return grid_misfit(picture, BOTH.double(), tolerance=3.0, balance=0.5)
 
-    (gradient,) = torch.autograd.grad(value(image).sum(), image)
+def test_the_gradient_of_a_grid_turns_edges_and_leaves_their_contrast():
+    image = _halves(4.0, 88.0).double()
+    gradient = _grid_gradient(image)
+    length = gradient.norm()
+    turned = _halves(3.0, 88.0).double() - image
+    assert (turned * gradient).sum() < -0.1 * turned.norm() * length
+    mask = torch.zeros_like(image)
+    mask[..., : WIDTH // 2] = 1  # stray edges, made stronger or weaker
+    contrast = (image - 0.5) * mask
+    assert (contrast * gradient).sum().abs() < 0.02 * contrast.norm() * length
+
+
+def test_the_gradient_of_a_grid_is_the_numerical_one_at_the_weights_that_edges_have(monkeypatch):
+    image, points = _halves(4.0, 88.0).double(), BOTH.double()
+    energy, _ = edges(image, points)
+    monkeypatch.setattr(orientation, "edges", lambda picture, there: (energy, edges(picture, there)[1]))
     direction = torch.randn(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    ahead, behind = (value(image.detach() + step * direction) for step in (1e-6, -1e-6))
-    torch.testing.assert_close((gradient * direction).sum()[None], (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-8)
+    ahead, behind = (grid_misfit(image + step * direction, points, tolerance=3.0, balance=0.5) for step in (1e-6, -1e-6))
+    numerical = (ahead - behind) / 2e-6
+    torch.testing.assert_close((_grid_gradient(image) * direction).sum()[None], numerical, rtol=1e-4, atol=1e-8)
 
 
 def _change(image: torch.Tensor, reference: torch.Tensor, points: torch.Tensor = RIGHT) -> float:
