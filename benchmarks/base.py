@@ -2,40 +2,69 @@
 
     python benchmarks/base.py [pretrained/base] [--streets 256] [--camera street] [--device cpu]
     python benchmarks/base.py --sampling ddim:50 ddim:20 dpm++:20 dpm++:10 dpm++:10:guided      # what speed costs
+    python benchmarks/base.py --camera kitti --sampling dpm++:10 dpm++:10:guided dpm++:10:guided:balance=0
 
 Perspective is measured as in the pipeline's stage evaluate_images: of the renders, of their reconstructions, and of
 pictures made from their depth maps and captions. `ratio` is the reconstructions' consistency at 2 degrees over the renders';
-`l1_to_first` the difference to the first sampling's pictures, which start from the same noise.
+`l1_to_first` the difference to the first sampling's pictures, which start from the same noise; `depth_abs_rel` and `depth_d1`
+how far the depth that --depth-model sees in a picture is from the depth map that the picture belongs to, after a median fit:
+one that shows it less well is a worse example for a depth model.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from alberti.data.manifest import Dataset
 from alberti.data.scenes import SceneConfig, render_dataset
+from alberti.depth.models import DepthModel
+from alberti.depth.predict import predict_array
 from alberti.diffusion.config import SampleConfig, VanishingGuidance
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sample import generate, sample_images
+from alberti.metrics.depth import align, depth_metrics
 from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
 from alberti.parallel import core_count
 from stages.references import reconstruct
 
-COLUMNS = ("consistency_2", "consistency_5", "line_length", "vp_auc_10")
+COLUMNS = ("consistency_2", "consistency_5", "surface_consistency_2", "line_length", "level_line_length", "vp_auc_10")
+MAX_DEPTH = 80.0
 
 
-def measured(pictures: Dataset, renders: Dataset, extractor: FeatureExtractor) -> dict[str, Any]:
-    """Means with their 95 % intervals, and the distances to the renders."""
-    summary, _ = evaluate_pictures(pictures, renders, extractor=extractor, workers=core_count())
+@dataclass(frozen=True)
+class Judges:
+    """The networks that pictures are measured with."""
+
+    extractor: FeatureExtractor
+    depth: DepthModel
+
+
+def measured(pictures: Dataset, renders: Dataset, judges: Judges) -> dict[str, Any]:
+    """Means with their 95 % intervals, the distances to the renders, and how well the pictures show their depth maps."""
+    summary, _ = evaluate_pictures(pictures, renders, extractor=judges.extractor, workers=core_count())
     chosen = [key for column in COLUMNS for key in (column, f"{column}_low", f"{column}_high")]
-    return {key: round(float(summary[key]), 4) for key in (*chosen, "frechet_distance", "kernel_distance")}  # type: ignore[arg-type]
+    values = {key: float(summary[key]) for key in (*chosen, "frechet_distance", "kernel_distance")}  # type: ignore[arg-type]
+    return {key: round(value, 4) for key, value in (values | shown_depth(pictures, judges.depth)).items()}
+
+
+def shown_depth(pictures: Dataset, model: DepthModel) -> dict[str, float]:
+    """Mean error of the depth that the model sees in the pictures against their depth maps."""
+    rows = []
+    for sample in pictures:
+        truth = pictures.read_depth(sample)
+        mask = (truth > 0) & (truth < MAX_DEPTH)
+        seen = align(predict_array(model, pictures.read_image(sample)), truth, mask, "median").depth
+        rows.append(depth_metrics(np.clip(seen, 1e-3, MAX_DEPTH), truth, mask))
+    return {f"depth_{name}": float(np.mean([row[name] for row in rows])) for name in ("abs_rel", "d1")}
 
 
 def errors(reconstructions: Dataset, renders: Dataset) -> dict[str, float]:
@@ -49,11 +78,16 @@ def errors(reconstructions: Dataset, renders: Dataset) -> dict[str, float]:
 
 
 def sampling(name: str) -> tuple[str, dict[str, Any]]:
-    """ "dpm++:20" or "dpm++:20:guided", with the settings that it stands for; argparse tells of a ValueError."""
+    """ "dpm++:20" or "dpm++:20:guided", with the settings that it stands for; argparse tells of a ValueError.
+
+    Settings of guidance may follow: "dpm++:20:guided:balance=0:strength=0.8".
+    """
     solver, steps, *rest = name.split(":")
-    if solver not in ("ddim", "dpm++") or rest not in ([], ["guided"]):
+    if solver not in ("ddim", "dpm++") or rest[:1] not in ([], ["guided"]):
         raise ValueError(name)
-    return name, {"solver": solver, "steps": int(steps), "vanishing_guidance": VanishingGuidance() if rest else None}
+    settings = {key: yaml.safe_load(value) for key, _, value in (part.partition("=") for part in rest[1:])}
+    guidance = VanishingGuidance.model_validate(settings) if rest else None
+    return name, {"solver": solver, "steps": int(steps), "vanishing_guidance": guidance}
 
 
 def generated(model: DepthDiffusion, renders: Dataset, folder: Path, options: argparse.Namespace) -> dict[str, Dataset]:
@@ -61,7 +95,7 @@ def generated(model: DepthDiffusion, renders: Dataset, folder: Path, options: ar
     found = {}
     for name, settings in options.sampling:
         config = SampleConfig(guidance_scale=options.guidance, batch_size=options.batch_size, **settings)
-        out = folder / "generated" / name.replace(":", "-")
+        out = folder / "generated" / name.replace(":", "-").replace("=", "-")
         out.parent.mkdir(exist_ok=True)
         generate(model, renders, out, config, device=options.device)
         found[name] = Dataset.open(out)
@@ -73,13 +107,13 @@ def seconds_a_picture(model: DepthDiffusion, renders: Dataset, options: argparse
     batch = list(renders)[: options.batch_size]
     depth = torch.from_numpy(np.stack([renders.read_depth(sample) for sample in batch]))
     rest = [sample.caption or "" for sample in batch], [sample.id for sample in batch]
-    points = [sample.vanishing_points for sample in batch]
+    points, cameras = [sample.vanishing_points for sample in batch], [renders.camera(sample) for sample in batch]
     least: dict[str, float] = {}
     for _ in range(3):
         for name, settings in options.sampling:
             config = SampleConfig(guidance_scale=options.guidance, **settings)
             start = time.perf_counter()
-            sample_images(model, depth, *rest, config, points).sum().item()  # the sum waits for the device
+            sample_images(model, depth, *rest, config, points, cameras=cameras).sum().item()  # the sum waits for the device
             least[name] = min(least.get(name, float("inf")), (time.perf_counter() - start) / len(batch))
     return least
 
@@ -91,13 +125,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=77, help="of the streets; training had another")
     parser.add_argument("--camera", choices=("street", "kitti", "mixed"), default="street", help="kitti: 320 x 96 pixels")
     parser.add_argument(
-        "--sampling", type=sampling, nargs="+", default=[sampling("dpm++:20")], metavar="SOLVER:STEPS[:guided]",
+        "--sampling", type=sampling, nargs="+", default=[sampling("dpm++:20")], metavar="SOLVER:STEPS[:guided[:KEY=VALUE ...]]",
         help="ddim or dpm++ (default: dpm++:20); with several, they are also timed",
     )  # fmt: skip
     parser.add_argument("--guidance", type=float, default=2.0, help="classifier-free guidance scale")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--extractor", default="efficientnet_lite0_imagenet_pool1280")
+    parser.add_argument("--depth-model", default="pretrained/pixelformer", help="folder of a metric depth model")
     parser.add_argument("--keep", help="folder for the pictures")
     options = parser.parse_args()
     start = time.perf_counter()
@@ -120,8 +155,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     reconstructions = Dataset.open(folder / "reconstructions")
     pictures = generated(model, renders, folder, options)
     seconds = seconds_a_picture(model, renders, options) if len(pictures) > 1 else {}
-    extractor, first = feature_extractor(options.extractor, options.device), next(iter(pictures.values()))
-    ours, theirs = (measured(dataset, renders, extractor) for dataset in (reconstructions, renders))
+    judges = Judges(
+        feature_extractor(options.extractor, options.device), DepthModel.load(options.depth_model).to(options.device)
+    )
+    first = next(iter(pictures.values()))
+    ours, theirs = (measured(dataset, renders, judges) for dataset in (reconstructions, renders))
     return {
         "settings": {**vars(options), "sampling": list(pictures)},
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in model.modules().items()},
@@ -129,7 +167,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "reconstructions": errors(reconstructions, renders) | ours,
         "ratio": round(ours["consistency_2"] / theirs["consistency_2"], 4),
         "generated": {
-            name: measured(dataset, renders, extractor)
+            name: measured(dataset, renders, judges)
             | {"l1_to_first": errors(dataset, first)["l1"]}
             | ({"seconds_a_picture": round(seconds[name], 4)} if seconds else {})
             for name, dataset in pictures.items()

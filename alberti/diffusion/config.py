@@ -175,22 +175,23 @@ class FinetuneConfig(_Frozen):
 class VanishingGuidance(_Frozen):
     """Turning edges towards the scene's vanishing points while a picture is sampled; docs/method.md defines it."""
 
-    strength: float = Field(default=0.8, gt=0)
-    """How far a latent value is moved at most by as many guided steps as the run has: each moves it by at most
+    strength: float = Field(default=1.2, gt=0)
+    """How far a latent value is moved at most by as many guided steps as the run has: each moves it by less than
     strength / steps. Noise has a standard deviation of 1.
     """
     alpha_min: float = Field(default=0.25, ge=0, le=1)
     alpha_max: float = Field(default=1.0, ge=0, le=1)
     """The window of denoising steps, by alpha_bar, the share of signal power: 0 is noise, 1 is clean."""
-    tolerance: float = Field(default=4.0, gt=0, le=45)
+    tolerance: float = Field(default=8.0, gt=0, le=45)
     """Degrees by which an edge that is half stray misses its vanishing point."""
-    surfaces: bool = False
-    """Edges are turned only to those points that the surface they lie on contains, as the depth map has it; edges of surfaces
-    that are built along no vanishing point (trees, roofs, windscreens) are left alone. Needs the manifest's intrinsics.
+    surfaces: bool = True
+    """Edges are turned only to those points that the surface they lie on contains, as the depth map has it; edges of
+    surfaces that are built along no vanishing point (trees, roofs, windscreens) are left alone. A picture whose manifest
+    row has no intrinsics is guided to all its points everywhere, and so are all pictures with false.
     """
-    balance: float = Field(default=0.0, ge=0, le=1)
-    """0: edges that point at no vanishing point are turned, whichever way is nearest, which is mostly upright. 1: each
-    surface is to have as many edges towards each of its points.
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """0: stray edges are turned whichever way is nearest, which is mostly upright. 1: each surface is to have as many edges
+    towards each of its points.
     """
     decoder: Literal["full", "tiny"] = "full"
     chunk: int = Field(default=8, gt=0)
