@@ -7,7 +7,6 @@ l . v = 0: an edge drawn on a surface may point at a vanishing point only if tha
 """
 
 import math
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -103,32 +102,32 @@ def _filter(values: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndar
 
 def _best_planes(lines: np.ndarray, misfit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of the windows that contain a pixel, the one with the least misfit."""
-    best, chosen = misfit, _places(misfit)
-    for values, place in zip(_around(misfit, np.inf), _around(chosen, -1), strict=True):
-        better = values < best
-        best, chosen = np.where(better, values, best), np.where(better, place, chosen)
+    height, width = misfit.shape
+    places = np.pad(np.arange(misfit.size).reshape(misfit.shape), _RADIUS)
+    padded = np.pad(misfit, _RADIUS, constant_values=np.inf)
+    best, chosen = misfit, places[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
+    for dy, dx in _SHIFTS:
+        part = slice(_RADIUS + dy, _RADIUS + dy + height), slice(_RADIUS + dx, _RADIUS + dx + width)
+        better = padded[part] < best
+        best, chosen = np.where(better, padded[part], best), np.where(better, places[part], chosen)
     return lines.reshape(-1, 3)[chosen], best
 
 
 def _of_nearest(inverse: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """The plane of each pixel, or of the nearest surface around it where that stands before it."""
-    height, width = inverse.shape
-    x, y = np.meshgrid(np.arange(width), np.arange(height))
-    here, front, chosen = lines[..., 0] * x + lines[..., 1] * y + lines[..., 2], np.zeros_like(inverse), _places(inverse)
-    for values, place, (dy, dx) in zip(_around(inverse, 0.0), _around(chosen, -1), _SHIFTS, strict=True):
-        expected = np.maximum(here + dx * lines[..., 0] + dy * lines[..., 1], inverse)
-        before = (values > (1 + _BEHIND) * expected) & (values > front)
-        front, chosen = np.where(before, values, front), np.where(before, place, chosen)
-    return lines.reshape(-1, 3)[chosen]
-
-
-def _places(values: np.ndarray) -> np.ndarray:
-    return np.arange(values.size).reshape(values.shape)
-
-
-def _around(values: np.ndarray, missing: float) -> Iterator[np.ndarray]:
-    """A picture's values at each pixel's neighbours, one array a shift; ``missing`` outside of the picture."""
-    height, width = values.shape
-    padded = np.pad(values, _RADIUS, constant_values=missing)
+    side = 2 * _RADIUS + 1
+    around = cv2.dilate(inverse, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    y, x = np.nonzero(around > (1 + _BEHIND) * inverse)  # nothing can stand before the others
+    line, own = lines[y, x], inverse[y, x]
+    here = line[:, 0] * x + line[:, 1] * y + line[:, 2]
+    front, chosen_y, chosen_x = np.zeros(len(x)), y, x
+    padded = np.pad(inverse, _RADIUS)
     for dy, dx in _SHIFTS:
-        yield padded[_RADIUS + dy : _RADIUS + dy + height, _RADIUS + dx : _RADIUS + dx + width]
+        values = padded[y + dy + _RADIUS, x + dx + _RADIUS]
+        expected = np.maximum(here + dx * line[:, 0] + dy * line[:, 1], own)
+        before = (values > (1 + _BEHIND) * expected) & (values > front)
+        front = np.where(before, values, front)
+        chosen_y, chosen_x = np.where(before, y + dy, chosen_y), np.where(before, x + dx, chosen_x)
+    result = lines.copy()
+    result[y, x] = lines[chosen_y, chosen_x]
+    return result
