@@ -53,13 +53,13 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an (H, W, 3) uint8 RGB array atomically; the suffix (.png, .jpg) picks the format."""
+def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> None:
+    """Write an (H, W, 3) uint8 RGB array atomically; the suffix (.png, .jpg) picks the format, ``quality`` is that of a JPEG."""
     path = Path(path)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
     suffix = path.suffix.lower()
-    options = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {"compress_level": 3}
+    options = {"quality": quality, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {"compress_level": 3}
     with atomic_file(path) as temporary:
         Image.fromarray(image).save(temporary, format="JPEG" if "quality" in options else "PNG", **options)
 

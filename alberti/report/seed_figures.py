@@ -63,7 +63,7 @@ def write_figures(
     paths = [out / name for name in ("arms.png", "pictures.jpg", "vanishing_lines.jpg", "profiles.png")]
     draw_arms(summary, paths[0])
     for path, overlay in zip(paths[1:3], ("lines", "vanishing_lines"), strict=True):
-        write_image(path, strip(sets, ids, overlay))
+        write_image(path, strip(sets, ids, overlay), quality=85)
     draw_profiles(sets, ids[0], paths[3])
     return paths
 
