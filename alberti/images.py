@@ -54,7 +54,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray, *, quality: int = 95) -> None:
-    """Write an (H, W, 3) uint8 RGB array atomically; the suffix (.png, .jpg) picks the format, ``quality`` is that of a JPEG."""
+    """Write an (H, W, 3) uint8 RGB array atomically; the suffix (.png, .jpg) picks the format. ``quality``: of a JPEG."""
     path = Path(path)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
