@@ -175,7 +175,7 @@ class FinetuneConfig(_Frozen):
 class VanishingGuidance(_Frozen):
     """Turning edges towards the scene's vanishing points while a picture is sampled; docs/method.md defines it."""
 
-    strength: float = Field(default=1.2, gt=0)
+    strength: float = Field(default=1.6, gt=0)
     """How far a latent value is moved at most by as many guided steps as the run has: each moves it by less than
     strength / steps. Noise has a standard deviation of 1.
     """
