@@ -132,14 +132,16 @@ def _text(text: str, width: int) -> np.ndarray:
 
 
 def draw_arms(summary: Mapping[str, Any], path: Path) -> None:
-    """Consistency, line length and Frechet distance of every arm: mean, interval, and the seeds as small points."""
+    """Consistency, receding and all line, Frechet distance of every arm: mean, interval, and the seeds as small points."""
     values = summary["images"]["arms"]
     arms = [name for name in values if name not in (RENDERS, CEILING)]
     panels = [
         ("consistency_2", "line length within 2° of a vanishing point, %", 100.0),
+        ("level_line_length", "receding line, px", 1.0),
         ("line_length", "line length, px", 1.0),
     ]
-    figure, axes = _canvas(3, 4.2, 0.34 * len(arms) + 1.3)
+    panels = [panel for panel in panels if any(panel[0] in values[arm] for arm in arms)]
+    figure, axes = _canvas(len(panels) + 1, 3.6, 0.34 * len(arms) + 1.3)
     for place, (panel, (key, label, scale)) in enumerate(zip(axes, panels)):
         for row, arm in enumerate(reversed(arms)):
             if key in values[arm]:
@@ -152,10 +154,10 @@ def draw_arms(summary: Mapping[str, Any], path: Path) -> None:
         entry = summary["distances"].get(arm, {}).get("frechet_distance")
         if entry is not None:
             colour = _PALETTE[(len(arms) - 1 - row) % len(_PALETTE)]
-            axes[2].plot(entry["seeds"], [row] * len(entry["seeds"]), "o", color=colour, markersize=4, alpha=0.5)
-            axes[2].plot([entry["mean"]], [row], "o", color=colour, markersize=7)
-    axes[2].set_xlabel("squared Fréchet distance to the renders", fontsize=9)
-    axes[2].set_yticks(range(len(arms)), [""] * len(arms))
+            axes[-1].plot(entry["seeds"], [row] * len(entry["seeds"]), "o", color=colour, markersize=4, alpha=0.5)
+            axes[-1].plot([entry["mean"]], [row], "o", color=colour, markersize=7)
+    axes[-1].set_xlabel("squared Fréchet distance to the renders", fontsize=9)
+    axes[-1].set_yticks(range(len(arms)), [""] * len(arms))
     for panel in axes:
         panel.set_ylim(-0.6, len(arms) - 0.4)
     _save(figure, path)

@@ -131,6 +131,35 @@ def test_descending_the_orientation_constraint_straightens():
     assert values[-1] < 0.6 * values[0]
 
 
+def _crossed(first: float, second: float) -> torch.Tensor:
+    """Stripes of one direction on the left, of the other on the right."""
+    return torch.cat([_stripes(first)[..., : SIZE // 2], _stripes(second)[..., SIZE // 2 :]], dim=3)
+
+
+def test_the_grid_misses_a_direction_that_orientation_does_not():
+    towards, image = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), _crossed(0.0, 90.0)
+    one_sided, crooked = _stripes(90.0), _crossed(12.0, 80.0)
+    values = {name: [CONSTRAINTS[name](p, image, towards, 0 * LEVEL, num_lines=2).item() for p in (one_sided, crooked)]
+              for name in ("grid", "orientation")}  # fmt: skip
+    assert values["orientation"][0] < 0.01 < 0.3 < values["orientation"][1]
+    assert min(values["grid"]) > 0.3
+
+
+def test_descending_the_grid_turns_edges_and_keeps_their_contrast():
+    towards, image = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), _crossed(0.0, 90.0)
+    decoded = _crossed(8.0, 82.0).clone().requires_grad_()
+    optimizer = torch.optim.Adam([decoded], lr=0.01)
+    before, values = decoded.detach().std().item(), []
+    for _ in range(30):
+        value = CONSTRAINTS["grid"](decoded, image, towards, LEVEL, num_lines=2).sum()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.6 * values[0]
+    assert decoded.detach().std().item() == pytest.approx(before, rel=0.15)
+
+
 def test_an_unknown_constraint_lists_the_known_ones():
     with pytest.raises(ConfigError, match="grid, orientation, perspective"):
         constraint_named("perspektive")
