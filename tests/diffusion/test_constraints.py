@@ -116,18 +116,22 @@ def test_orientation_counts_crookedness_not_straightness():
     assert noisy < 0.01
 
 
-def test_descending_the_orientation_constraint_straightens():
-    towards = _point(1.0, 0.0, 0.0)
-    image = _stripes(0.0)
-    decoded = _stripes(8.0).clone().requires_grad_()
+def _descend(name: str, decoded: torch.Tensor, image: torch.Tensor, towards: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+    """The picture after 30 steps down the constraint, and its values on the way."""
+    decoded = decoded.clone().requires_grad_()
     optimizer = torch.optim.Adam([decoded], lr=0.01)
     values = []
     for _ in range(30):
-        value = CONSTRAINTS["orientation"](decoded, image, towards, LEVEL, num_lines=2).sum()
+        value = CONSTRAINTS[name](decoded, image, towards, LEVEL, num_lines=2).sum()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         values.append(value.item())
+    return decoded.detach(), values
+
+
+def test_descending_the_orientation_constraint_straightens():
+    _, values = _descend("orientation", _stripes(8.0), _stripes(0.0), _point(1.0, 0.0, 0.0))
     assert values[-1] < 0.6 * values[0]
 
 
@@ -146,18 +150,10 @@ def test_the_grid_misses_a_direction_that_orientation_does_not():
 
 
 def test_descending_the_grid_turns_edges_and_keeps_their_contrast():
-    towards, image = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), _crossed(0.0, 90.0)
-    decoded = _crossed(8.0, 82.0).clone().requires_grad_()
-    optimizer = torch.optim.Adam([decoded], lr=0.01)
-    before, values = decoded.detach().std().item(), []
-    for _ in range(30):
-        value = CONSTRAINTS["grid"](decoded, image, towards, LEVEL, num_lines=2).sum()
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        values.append(value.item())
+    towards, start = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), _crossed(8.0, 82.0)
+    decoded, values = _descend("grid", start, _crossed(0.0, 90.0), towards)
     assert values[-1] < 0.6 * values[0]
-    assert decoded.detach().std().item() == pytest.approx(before, rel=0.15)
+    assert decoded.std().item() == pytest.approx(start.std().item(), rel=0.15)
 
 
 def test_an_unknown_constraint_lists_the_known_ones():
