@@ -17,6 +17,7 @@ from alberti.losses.perspective import perspective_loss, perspective_profile
 _TOLERANCE = 3.0
 """Degrees at which an edge of the orientation constraint is half stray."""
 _GRID_TOLERANCE = 8.0
+"""The same of the grid constraint, as in guidance: edges farther off are turned, too."""
 # Standard deviations in pixels, from which the true image's blur is interpolated.
 _BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 

@@ -1,8 +1,9 @@
 """Guidance by vanishing points: while a picture is sampled, its edges are turned towards the scene's vanishing points.
 
-At each denoising step of a window the clean latent x0 that the denoiser heads for is decoded, an energy says how many
-of its edges point at no vanishing point, and the noisy latent is moved down that energy's gradient, which runs through
-decoder and denoiser as in diffusion posterior sampling (Chung et al. 2023) and universal guidance (Bansal et al. 2023).
+At each denoising step of a window the clean latent x0 that the denoiser heads for is decoded, an energy says how far the
+edges of each of its surfaces are from a grid of lines to that surface's vanishing points, and the noisy latent is moved
+down that energy's gradient, which runs through decoder and denoiser as in diffusion posterior sampling (Chung et al. 2023)
+and universal guidance (Bansal et al. 2023).
 The energy is our own, :func:`alberti.losses.orientation.grid_misfit`; docs/method.md says what other routes gave.
 """
 
@@ -31,9 +32,9 @@ class VanishingGuide:
         points: for each picture of the batch its homogeneous vanishing points in pixels; None or empty: the picture is
             left as it is.
         steps: denoising steps of the whole run, among which the strength is shared.
+        decoder: what :func:`guide_decoder` made of the model, for several guides to share; None: made here.
         surfaces: for each picture (K, H, W) bool, which of its points each pixel's surface contains, or None: all of them
             everywhere. None: so for all pictures.
-        decoder: what :func:`guide_decoder` made of the model, for several guides to share; None: made here.
 
     Raises:
         ConfigError: the model lacks the tiny decoder that is asked for.
