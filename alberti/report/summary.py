@@ -99,11 +99,12 @@ def _pictures(inputs: ReportInputs) -> Iterator[str]:
         )
         yield from _gap(inputs, arm, other)
         yield from _line_length(inputs.images[arm], control, arm, other)
+        yield from _receding(inputs, arm, other)
         yield from _distance(inputs.images[arm], control, arm, other)
         if arm in inputs.guided_arms:
             yield (
-                f"What guides “{arm}” is a share of edges that point at no vanishing point, close kin to the share of line "
-                "length that it is judged by: read the gain with line length, distances and depth beside it."
+                f"What guides “{arm}” is which way edges point, close kin to the share of line length that it is judged by: "
+                "read the gain with line length, distances and depth beside it."
             )
     yield from _control_against_base(inputs)
     yield from _reference(inputs)
@@ -147,6 +148,19 @@ def _line_length(result: Result, control: Result, arm: str, control_arm: str) ->
             f"“{arm}” has {_percent(abs(change.value) / before, 0)} {word} detected line in a picture than "
             f"“{control_arm}” (95 % interval {_percent(change.low / before, 0, signed=True)} to "
             f"{_percent(change.high / before, 0, signed=True)}), and its share has to be read with that."
+        )
+
+
+def _receding(inputs: ReportInputs, arm: str, other: str) -> Iterator[str]:
+    """Upright lines are easy: how much line there is that shows perspective."""
+    change = paired_change(inputs.images[arm].rows, inputs.images[other].rows, "level_line_length", True)
+    if change is not None and change.clear:
+        after, before = (inputs.images[name].summary["level_line_length"] for name in (arm, other))
+        renders = inputs.references.get("renders")
+        most = None if renders is None else renders.summary.get("level_line_length")
+        yield (
+            f"Receding lines, within 2° of a vanishing point that is not the upright one, have {after:.0f} px in a picture of "
+            f"“{arm}”, {before:.0f} px in “{other}”{'' if most is None else f', {most:.0f} px in the reference pictures'}."
         )
 
 

@@ -196,6 +196,27 @@ def test_guidance_is_judged_against_the_weights_that_it_draws_with(inputs: Repor
     assert "of the way" not in plain
 
 
+def test_receding_lines_are_told_of_where_they_changed(inputs: ReportInputs) -> None:
+    rng = np.random.default_rng(0)
+    lengths = {"unconstrained": rng.uniform(400, 500, 40)}
+    lengths |= {"guided": 2 * lengths["unconstrained"], "renders": 3 * lengths["unconstrained"]}
+    results = results_with({name: np.full(40, 0.5) for name in lengths})
+    results = {
+        name: Result(
+            {**result.summary, "level_line_length": lengths[name].mean()},
+            result.rows.assign(level_line_length=lengths[name]),
+        )
+        for name, result in results.items()
+    }
+    references = {"renders": results.pop("renders")}
+    rest = {"references": references, "depth": {}, "control_arm": None}
+    means = [f"{values.mean():.0f} px" for values in lengths.values()]
+    told = " ".join(sentences(replace(inputs, images=results, **rest)))
+    assert f"{means[1]} in a picture of “guided”, {means[0]} in “unconstrained”, {means[2]} in the reference pictures" in told
+    same = {"unconstrained": results["unconstrained"], "guided": results["unconstrained"]}
+    assert "Receding" not in " ".join(sentences(replace(inputs, images=same, **rest)))
+
+
 def test_share_of_the_gap() -> None:
     rng = np.random.default_rng(1)
     low, high = rng.uniform(0, 0.1, 30), rng.uniform(0.6, 0.7, 30)
