@@ -123,10 +123,7 @@ def _three_points(toy: Dataset) -> list:
 
 def test_edges_turn_to_the_points_that_their_surface_contains(model, toy):
     cameras = [toy.camera(sample) for sample in toy.samples[:3]]
-    plain, guided = (
-        _draw_on_surfaces(model, toy, settings, cameras)
-        for settings in (GUIDANCE | {"alpha_min": 1.0}, GUIDANCE | {"surfaces": True})
-    )
+    plain, guided = (_draw_on_surfaces(model, toy, settings, cameras) for settings in (GUIDANCE | {"alpha_min": 1.0}, GUIDANCE))
     points = torch.from_numpy(stack_vanishing_points(_three_points(toy)))
     depths = [toy.read_depth(sample) for sample in toy.samples[:3]]
     surfaces = np.stack([points_on_surfaces(*each) for each in zip(depths, points.numpy(), cameras, strict=True)])
@@ -140,13 +137,13 @@ def test_edges_turn_to_the_points_that_their_surface_contains(model, toy):
 
 def test_a_picture_without_a_camera_is_guided_to_its_points_everywhere(model, toy):
     cameras = [None, toy.camera(toy[1]), None]
-    everywhere = _draw_on_surfaces(model, toy, GUIDANCE, cameras)
-    mixed = _draw_on_surfaces(model, toy, GUIDANCE | {"surfaces": True}, cameras)
+    everywhere = _draw_on_surfaces(model, toy, GUIDANCE | {"surfaces": False}, cameras)
+    mixed = _draw_on_surfaces(model, toy, GUIDANCE, cameras)
     plain = _draw_on_surfaces(model, toy, GUIDANCE | {"alpha_min": 1.0}, cameras)
     apart, step = ((mixed - other).abs().mean(dim=(1, 2, 3)) for other in (everywhere, plain))
     assert (apart[[0, 2]] < 0.1 * step[[0, 2]]).all()
     assert apart[1] > 0.1 * step[1]
-    assert torch.equal(_draw_on_surfaces(model, toy, GUIDANCE | {"surfaces": True}, None), everywhere)
+    assert torch.equal(_draw_on_surfaces(model, toy, GUIDANCE, None), everywhere)
 
 
 def test_a_window_that_no_step_falls_into_changes_nothing(model, toy):

@@ -9,7 +9,7 @@ from pipeline.profiles import PROFILES, compose
 from stages.params import check_params
 from stages.profiles import compose_plain
 
-EXPERIMENTS = ("base", "laptop", "tiny_decoder", "trials")
+EXPERIMENTS = ("base", "guidance", "laptop", "tiny_decoder", "trials")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -41,11 +41,12 @@ def test_every_experiment_is_tested(project: Path) -> None:
     assert {path.stem for path in (project / "conf/experiment").glob("*.yaml")} == set(EXPERIMENTS)
 
 
-def test_trials_use_depth_maps_of_their_own(project: Path) -> None:
-    """A setting chosen on the trials is reported on other pictures."""
-    trials, final = (compose_plain(project / "conf", "gpu", name)["prepare"] for name in ("trials", None))
-    seeds = {trials["condition"]["scenes"]["seed"], *(final[role]["scenes"]["seed"] for role in final)}
-    assert len(seeds) == 5
+@pytest.mark.parametrize(("experiment", "roles"), [("trials", ["condition"]), ("guidance", ["condition", "test"])])
+def test_trials_use_data_of_their_own(project: Path, experiment: str, roles: list[str]) -> None:
+    """A setting chosen on the trials is reported on other pictures, and other test frames if it was chosen by such."""
+    trials, final = (compose_plain(project / "conf", "gpu", name)["prepare"] for name in (experiment, None))
+    seeds = [values[role]["scenes"]["seed"] for values, names in ((trials, roles), (final, final)) for role in names]
+    assert len(set(seeds)) == len(roles) + 4
 
 
 def test_overrides_are_yaml(project: Path) -> None:
