@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from alberti.annotations import read_annotations
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
@@ -199,31 +200,6 @@ def annotate_dataset(
     settings = {"fingerprint": dataset.info.fingerprint, "use_intrinsics": use_intrinsics}
     counts = _annotate(jobs, total, out, settings, check_workers(workers), [], by_id=dataset)
     return {**_summary(dataset, out), "failed": counts.failures, "failures": list(counts.failed)}
-
-
-def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an annotations file; DataError names the line that is not one."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                yield parse_row(path, line)
-
-
-def parse_row(path: Path, line: str) -> dict[str, Any]:
-    """One row of an annotations file; DataError, naming the file, if it lacks ``image`` or ``vanishing_points``."""
-    try:
-        row = json.loads(line)
-        points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
-        if not isinstance(row["image"], str) or not np.isfinite(points).all():
-            raise ValueError("image must be a path, vanishing_points finite")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
-        ) from error
-    return row
 
 
 def _summary(dataset: "Dataset", out: Path) -> dict[str, Any]:

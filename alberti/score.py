@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from alberti.annotate import parse_row
+from alberti.annotations import parse_row
 from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json, write_text
 from alberti.geometry.line_segments import detect_line_segments

@@ -34,7 +34,7 @@ from alberti.metrics.depth import align, depth_metrics
 from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
 from alberti.parallel import core_count
-from stages.references import reconstruct
+from alberti.diffusion.reconstruct import reconstruct
 
 COLUMNS = ("consistency_2", "consistency_5", "surface_consistency_2", "line_length", "level_line_length", "vp_auc_10")
 MAX_DEPTH = 80.0

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, ValidationError, create_model
 
-from alberti.data.captions import CaptionConfig, caption_samples
+from alberti.data.caption_config import CaptionConfig
+from alberti.data.captions import caption_samples
 from alberti.data.crops import DEPTH_FORMAT as CROPS_DEPTH_FORMAT
 from alberti.data.crops import fit_source
 from alberti.data.depth_formats import check_depth_format

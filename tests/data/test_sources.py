@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from native_layouts import gray16, picture, synthia, vkitti2
 
-from alberti.data.captions import CaptionConfig
+from alberti.data.caption_config import CaptionConfig
 from alberti.data.fingerprint import FileIndex
 from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset

@@ -1,28 +1,25 @@
-"""Section `prepare` of params.yaml: where each role's data come from."""
+"""Section `prepare` of params.yaml: where each role's data come from.
 
-import itertools
+What a reader's own options are is checked where the reader is at hand (`stages.prepare`, `alberti doctor`): the schema knows no
+reader, so that no stage depends on all of them.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from alberti.data.captions import CaptionConfig
+from alberti.data.caption_config import CaptionConfig
 from alberti.data.fit import Fit
-
-if TYPE_CHECKING:
-    from alberti.data.scenes import SceneConfig
+from stages.shared.layout import Layout
+from stages.shared.section import Section
 
 ROLES = ("train", "condition", "kitti", "test")
-KITTI_ROLES = ("kitti", "test")
-"""Roles in KITTI's raw layout."""
+"""Roles that every run has; further ones are test sets."""
+TRAINING_ROLES = ("train", "condition")
+"""Roles that are data-set folders. All others have KITTI's raw layout and split lists as well."""
 _FILES = {"holicity": ("captions", "vanishing_points")}
-_COPIES = ((".alberti", "runs"), (".dvc", "tmp", "exps"))
-
-
-class Section(BaseModel):
-    """A part of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class SceneParams(Section):
@@ -31,21 +28,20 @@ class SceneParams(Section):
     splits: dict[str, int]
     """How many images each split gets; a role without splits has one, `all`."""
     width: int = Field(gt=0)
+    """Pixels."""
     height: int = Field(gt=0)
+    """Pixels."""
     style: str
-    camera: Literal["street", "kitti", "mixed"] = "street"
+    """One of `alberti.data.scenes.STYLES`, or `mixed`."""
+    camera: str = "street"
+    """One of `alberti.data.scenes.config.CAMERAS`."""
     supersample: int = Field(default=2, ge=1, le=4)
+    """Samples a pixel along each axis."""
     seed: int
 
     @property
     def count(self) -> int:
         return sum(self.splits.values())
-
-    def library_config(self) -> "SceneConfig":
-        """What the renderer takes; ConfigError for a style that it does not have."""
-        from alberti.data.scenes import SceneConfig
-
-        return SceneConfig(**self.model_dump(exclude={"splits", "seed"}))
 
 
 class NativeSource(Section):
@@ -55,22 +51,17 @@ class NativeSource(Section):
     root: str
     limit: int | None = Field(default=None, gt=0)
     """At most so many frames, spread evenly; null: all."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """The reader's own settings: see docs/data.md."""
 
-    @model_validator(mode="after")
-    def _knows_its_options(self) -> "NativeSource":
-        _check_options(self.source, self.options)
-        return self
+    def located_options(self, layout: Layout) -> dict[str, Any]:
+        """The options, with paths among them as :meth:`Layout.named` has them."""
+        return {**self.options, **{name: str(path) for name, path in self.files(layout).items()}}
 
-    def located_options(self) -> dict[str, Any]:
-        """The options, with paths among them as :func:`in_project` has them."""
-        return {**self.options, **{name: str(path) for name, path in self.files().items()}}
-
-    def files(self, here: Path | None = None) -> dict[str, Path]:
-        """Files that the options name, by option, as :func:`in_project` has them for ``here``."""
+    def files(self, layout: Layout) -> dict[str, Path]:
+        """Files that the options name, by option."""
         named = {name: self.options.get(name) for name in _FILES.get(self.source, ())}
-        return {name: in_project(value, here) for name, value in named.items() if value not in (None, "paper")}
+        return {name: layout.named(value) for name, value in named.items() if value not in (None, "paper")}
 
 
 class SourceParams(Section):
@@ -80,7 +71,7 @@ class SourceParams(Section):
     root: str | None = None
     limit: int | None = Field(default=None, gt=0)
     """At most so many frames, spread evenly; null: all. Not for `scenes`, which have a count."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """The reader's own settings: see docs/data.md. Of `kitti`: the list of frames of each split."""
     fit: Fit | None = None
     """The size that pictures and depth are brought to, and the rule; null: they are read as they lie, nothing is copied."""
@@ -88,7 +79,7 @@ class SourceParams(Section):
     """Where pictures that the source has no caption of get one; null: they stay without."""
     scenes: SceneParams | None = None
     """What to render where the source is `scenes`."""
-    sources: list[NativeSource] = []
+    sources: list[NativeSource] = Field(default_factory=list)
     """The data sets that make one where the source is `several`."""
     annotated_only: bool = False
     """Of `kitti`: leave out listed frames that have no annotated depth. Eigen's 697 test frames have 45 of them."""
@@ -106,8 +97,6 @@ class SourceParams(Section):
             _check_lists(self.options)
         elif self.annotated_only:
             raise ValueError(f"annotated_only: only for source 'kitti', not {self.source!r}")
-        elif self.root is not None and self.source not in ("scenes", "several"):
-            _check_options(self.source, self.options)
         return self
 
     def natives(self) -> list[NativeSource]:
@@ -118,36 +107,30 @@ class SourceParams(Section):
             return []
         return [NativeSource.model_validate({name: getattr(self, name) for name in ("source", "root", "limit", "options")})]
 
-    def files(self, here: Path | None = None) -> dict[str, Path]:
-        """Files that the options name, by option: lists of frames, captions. ``here``: as in :func:`in_project`."""
+    def files(self, layout: Layout) -> dict[str, Path]:
+        """Files that the options name, by option: lists of frames, captions."""
         if self.source == "kitti":
-            return {split: in_project(path, here) for split, path in self.options.items()}
+            return {split: layout.named(path) for split, path in self.options.items()}
         natives = self.natives()
         places = [f"{number}." if len(natives) > 1 else "" for number in range(len(natives))]
         return {
             place + name: path
             for place, native in zip(places, natives, strict=True)
-            for name, path in native.files(here).items()
+            for name, path in native.files(layout).items()
         }
 
-    def located_captions(self) -> CaptionConfig | None:
-        """How captions are made, with the path of a model's folder as :func:`in_project` has it."""
+    def located_captions(self, layout: Layout) -> CaptionConfig | None:
+        """How captions are made, with the path of a model's folder as :meth:`Layout.named` has it."""
         if self.captions is None or self.captions.model is None:
             return self.captions
-        folder = in_project(self.captions.model)
+        folder = layout.named(self.captions.model)
         return self.captions.model_copy(update={"model": str(folder)}) if folder.is_dir() else self.captions
 
-    def roots(self) -> list[Path]:
+    def roots(self, layout: Layout) -> list[Path]:
         """Where the user's data lie; empty for `scenes`."""
         if self.source == "kitti":
-            return [in_project(self.root or "")]
-        return [in_project(native.root) for native in self.natives()]
-
-
-def _check_options(source: str, options: dict[str, Any]) -> None:
-    from alberti.data.sources import check_options  # here: stages that read no such source do without its modules
-
-    check_options(source, options)
+            return [layout.named(self.root or "")]
+        return [layout.named(native.root) for native in self.natives()]
 
 
 def _check_lists(options: dict[str, Any]) -> None:
@@ -157,22 +140,29 @@ def _check_lists(options: dict[str, Any]) -> None:
 
 
 class PrepareParams(Section):
-    """Section `prepare`: a source a role."""
+    """Section `prepare`: a source a role. Further names are further test sets, as `test` is one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    __pydantic_extra__: dict[str, SourceParams] = Field(init=False)
 
     train: SourceParams
+    """What the diffusion model is fine-tuned on."""
     condition: SourceParams
+    """The depth maps that pictures are generated from."""
     kitti: SourceParams
+    """KITTI's training and validation splits."""
     test: SourceParams
+    """Only ever tested on."""
 
+    def roles(self) -> dict[str, SourceParams]:
+        """Every role's source by name."""
+        return {**{name: getattr(self, name) for name in ROLES}, **(self.__pydantic_extra__ or {})}
 
-def in_project(path: str | Path, here: Path | None = None) -> Path:
-    """A path of params.yaml: absolute as it is, relative from the project's folder.
-
-    Prefect runs of another profile and experiments of DVC's queue work in copies of the project, below `.alberti/` and
-    `.dvc/tmp/exps/`; the user's data lie beside the project itself, which `alberti doctor` looks at too.
-    """
-    here = (here or Path.cwd()).resolve()
-    for folder, names in itertools.product(here.parents, _COPIES):
-        if folder.parts[-len(names) :] == names:
-            return folder.parents[len(names) - 1] / path
-    return here / path
+    def named_roots(self) -> Iterator[tuple[str, str, str]]:
+        """(key in params.yaml, name of the source, root) of all data that the user has."""
+        for role, source in self.roles().items():
+            if source.source == "several":
+                for number, native in enumerate(source.sources):
+                    yield f"prepare.{role}.sources.{number}.root", native.source, native.root
+            elif source.root is not None and source.source != "scenes":
+                yield f"prepare.{role}.root", source.source, source.root

@@ -1,33 +1,18 @@
 """What the two stages that train depth models share."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from alberti.data.manifest import Dataset
-from alberti.depth.data import Augmentation
+from alberti.depth.config import DepthTrainConfig
 from alberti.depth.models import DepthModel
-from alberti.depth.train import DepthTrainConfig, DepthTrainResult, train_depth
+from alberti.depth.train import DepthTrainResult, train_depth
 from alberti.errors import DataError
 from alberti.files import atomic_folder, write_json
 from alberti.processes import is_main
-from alberti.training import LoopConfig
-from stages.common import CHECKPOINTS, write_provenance
-from stages.params import DepthTrainParams
-
-
-def config_of(params: DepthTrainParams, seed: int) -> DepthTrainConfig:
-    """The library's settings; ``seed`` holds where the params have none."""
-    values = params.model_dump()
-    values["seed"] = seed if params.seed is None else params.seed
-    loop = LoopConfig(**_take(LoopConfig, values))
-    augmentation = Augmentation(**_take(Augmentation, values))
-    return DepthTrainConfig(loop=loop, augmentation=augmentation, **_take(DepthTrainConfig, values))
-
-
-def _take(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.provenance import write_provenance
 
 
 def split_of(dataset: Dataset, split: str) -> Dataset:
@@ -39,12 +24,17 @@ def split_of(dataset: Dataset, split: str) -> Dataset:
 
 
 def train(
-    name: str, model: DepthModel, config: DepthTrainConfig, inputs: Mapping[str, str], **data: Dataset | None
+    name: str,
+    model: DepthModel,
+    config: DepthTrainConfig,
+    inputs: Mapping[str, str],
+    layout: Layout,
+    **data: Dataset | None,
 ) -> DepthTrainResult:
     """Train with checkpoints in `checkpoints/depth`, keyed by everything that determines the run."""
     return train_depth(
         model,
-        checkpoints=CHECKPOINTS / "depth",
+        checkpoints=layout.checkpoints("depth"),
         config=config,
         run_key={"name": name, "inputs": dict(inputs)},
         description=name,
@@ -53,28 +43,26 @@ def train(
 
 
 def write_model(
-    stage: str,
-    name: str,
+    layout: Layout,
+    instance: Instance,
     model: DepthModel,
     result: DepthTrainResult | None,
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
     seed: int,
 ) -> None:
-    """Write the model folder and its metrics; ``name`` is `<model>-<arm>`. Only the main process does."""
+    """Write the model folder and its metrics. Only the main process does."""
     if not is_main():
         return
-    model_name, _, arm = name.partition("-")
-    with atomic_folder(Path("models/depth") / model_name / arm) as out:
+    with atomic_folder(layout.root / instance["out"]) as out:
         model.to("cpu").save(out)
-        write_provenance(out, params, inputs, seed)
+        write_provenance(out, params, inputs, seed, layout.project)
     if result is not None:
         result.discard()
-    instance = model_name if stage == "base_depth" else name
     history = result.history if result is not None else []
     metrics: dict[str, Any] = {"kind": model.kind, "steps": int(history[-1]["step"]) if history else 0}
     if history:
         metrics["loss"] = history[-1]["loss"]
     if result is not None and result.validation:
         metrics |= {"best_step": result.best_step, "validation_abs_rel": min(row["abs_rel"] for row in result.validation)}
-    write_json(f"metrics/{stage}/{instance}.json", metrics)
+    write_json(layout.root / instance["metrics"], metrics)
