@@ -32,7 +32,7 @@ def base(layout: Layout, params: Params, _: Instance) -> None:
             metrics |= trained
         else:
             inputs = _take(section, layout, out)
-        seed = section.train.seed if section.train is not None else None
+        seed = section.train.unet.seed if section.train is not None else None
         write_provenance(out, {"base": plain(section)}, inputs, seed, layout.project)
     if is_main():
         write_json(layout.metrics("base.json"), metrics)
