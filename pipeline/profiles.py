@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from alberti.data.caption_config import CaptionConfig
 from alberti.data.fit import Fit
+from alberti.data.sources import check_options
 from alberti.depth.config import DepthTrainConfig
 from alberti.diffusion.config import BaseConfig, ConstraintSettings, VanishingGuidance
 from alberti.errors import AlbertiError, ConfigError
@@ -73,6 +74,12 @@ def compose(project: str | Path, profile: str, overrides: Sequence[str] = (), ex
 def with_graph(values: Mapping[str, Any], project: str | Path = PROJECT, where: str = "") -> dict[str, Any]:
     """Values as params.yaml has them: every default written out, and the stages' instances in `graph`."""
     params = check_params({key: value for key, value in values.items() if key != "graph"}, where)
+    for role, source in params.prepare.roles().items():
+        for native in source.natives():
+            try:
+                check_options(native.source, native.options)
+            except ConfigError as error:
+                raise ConfigError(f"{where}prepare.{role}: {error}") from None
     return {**plain(params), "graph": add_code(derive(params), params, project)}
 
 

@@ -26,7 +26,7 @@ def finetune(layout: Layout, params: Params, instance: Instance) -> None:
         result = train(
             DepthDiffusion.load(layout.base),
             dataset,
-            vanishing_points_of(dataset, arm.vanishing_points or "dataset", layout),
+            vanishing_points_of(dataset, arm.vanishing_points, layout),
             arm.library_config(seed),
             checkpoints=layout.checkpoints("finetune"),
             run_key={},

@@ -10,12 +10,14 @@ from stages.shared.layout import Layout
 Points = Sequence[tuple[float, float, float]]
 
 
-def vanishing_points_of(dataset: Dataset, kind: str, layout: Layout) -> dict[str, Points]:
-    """By sample id, the points of the data set ("dataset") or those that stage `annotate` found ("detected").
+def vanishing_points_of(dataset: Dataset, kind: str | None, layout: Layout) -> dict[str, Points]:
+    """By sample id, the points of the data set ("dataset") or those that stage `annotate` found ("detected"); None: none needed.
 
     Raises:
         DataError: no sample has points of its own, or `annotate` has no row of one.
     """
+    if kind is None:
+        return {sample.id: [] for sample in dataset}
     role = dataset.info.role
     if kind == "dataset":
         if len(dataset) and not any(sample.vanishing_points for sample in dataset):

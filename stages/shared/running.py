@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Literal
 
 from alberti.errors import AlbertiError, ConfigError
@@ -16,6 +17,8 @@ from stages.shared.graph import Instance, check_graph, derive
 from stages.shared.layout import Layout, instance_name
 from stages.shared.params import Params, load_params
 
+StageFunction = FunctionType
+"""(layout, params, instance) -> None"""
 _SINGLE = ("base", "references", "report")
 """Stages that have one instance and no name for it."""
 
@@ -25,7 +28,7 @@ _FULL_DISK_TEXTS = ("No space left on device", "File too large", "PytorchStreamW
 
 
 def run_stage(
-    stage: Callable[[Layout, Params, Instance], None],
+    stage: StageFunction,
     processes: Literal["one", "apart", "together"] = "one",
 ) -> None:
     """The `main` of a stage module: parse the command line, run, and end as :func:`exit_code_of` says.
@@ -37,9 +40,8 @@ def run_stage(
     """
     if processes == "one" and not is_main():
         return
-    module = sys.modules[stage.__module__]
-    name = Path(module.__file__ or "").stem
-    arguments = _parser(module.__doc__, named=name not in _SINGLE).parse_args()
+    name = Path(stage.__code__.co_filename).stem
+    arguments = _parser(stage.__globals__["__doc__"], named=name not in _SINGLE).parse_args()
 
     def call() -> None:
         # DVC sees only what is written out; by hand, or from a makefile, a shorter file does
