@@ -9,14 +9,16 @@ from alberti.report.comparison import Effect, effect
 
 _NAMED = 4
 """So many arms of a group are given with their numbers, further ones by name alone."""
+_NO_PAIR = "no arm with a constraint or guidance and its control"
 _STRAIGHT, _REAL, _ERROR = METRICS["consistency_2"], METRICS["frechet_distance"], METRICS["abs_rel"]
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A question and its answer; ``tone`` is "better", "worse", "mixed" or "unclear"."""
+    """A question and its answer, which begins with ``short``; ``tone`` is "better", "worse", "mixed" or "unclear"."""
 
     question: str
+    short: str
     answer: str
     tone: str
 
@@ -63,7 +65,7 @@ def _straighter(summary: Mapping[str, Any]) -> Sentence:
     question = "Straighter?"
     findings = list(_findings(summary, "images", _STRAIGHT))
     if not findings:
-        return Sentence(question, "This run has no arm with a constraint or guidance whose pictures were measured.", "unclear")
+        return Sentence(question, "Not asked", f"Not asked: {_NO_PAIR} has pictures.", "unclear")
     words: dict[Effect, str] = {
         "better": "{} {is} straighter",
         "worse": "{} {is} less straight",
@@ -77,7 +79,7 @@ def _as_real(summary: Mapping[str, Any]) -> Sentence:
     question = "As real?"
     findings = list(_findings(summary, "distances", _REAL))
     if not findings:
-        return Sentence(question, "Not measured: no pair of arms has a distance to reference pictures.", "unclear")
+        return Sentence(question, "Not asked", f"Not asked: {_NO_PAIR} has a distance to reference pictures.", "unclear")
     words: dict[Effect, str] = {
         "better": "{} {is} nearer to the reference pictures by Fréchet distance",
         "worse": "{} {is} further from the reference pictures by Fréchet distance",
@@ -100,12 +102,12 @@ def _findings(summary: Mapping[str, Any], part: str, metric: Metric) -> Iterator
 def _better_depth(summary: Mapping[str, Any]) -> Sentence:
     question = "Better depth?"
     if not summary["depth"]:
-        return Sentence(question, "Not measured: no depth model was tested.", "unclear")
+        return Sentence(question, "Not asked", "Not asked: no depth model was tested.", "unclear")
     name, section = next(iter(summary["depth"].items()))
     findings = [finding for model in section["models"] for finding in _depth_findings(summary, section, model)]
     where = f"on {describe_set(name, section)}"
     if not findings:
-        return Sentence(question, f"Not measured {where}: no depth model was trained on an arm and on its control.", "unclear")
+        return Sentence(question, "Not asked", f"Not asked {where}: {_NO_PAIR} trained a depth model.", "unclear")
     words: dict[Effect, str] = {
         "better": "AbsRel falls for {}",
         "worse": "AbsRel rises for {}",
@@ -151,7 +153,7 @@ def _sentence(question: str, findings: Sequence[_Finding], words: Mapping[Effect
             clauses.append(words[kind].format(_joined(texts), **{"is": "are" if len(group) > 1 else "is"}))
     short, tone = _short_answer({finding.effect for finding in findings})
     against = f", against “{controls.pop()}”" if len(controls) == 1 else ""
-    return Sentence(question, f"{short}{', ' * bool(where)}{where}{against}: {'; '.join(clauses)}.", tone)
+    return Sentence(question, short, f"{short}{', ' * bool(where)}{where}{against}: {'; '.join(clauses)}.", tone)
 
 
 def _short_answer(effects: set[Effect]) -> tuple[str, str]:
