@@ -4,14 +4,12 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from alberti.data.manifest import Dataset, Sample
 from alberti.data.sources import evenly
-from alberti.errors import DataError
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import assign_segments
 from alberti.metrics.perspective import segments_consistency
@@ -22,6 +20,8 @@ _NUM_LINES = 500
 _RAYS = 18
 _POINTS = 4
 """Vanishing points that get a colour of their own; further ones share the last."""
+_WIDE = 1.75
+"""Pictures wider than so many heights are shown in few columns."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Picture:
-    """One tile of the strip."""
+    """One tile; overlays are (style class, path) pairs."""
 
     label: str
     kind: str
@@ -45,14 +45,22 @@ class Picture:
     data_uri: str
     width: int
     height: int
-    segments: tuple[Line, ...] = ()
-    rays: tuple[Line, ...] = ()
+    alt: str
+    lines: tuple[tuple[str, str], ...] = ()
+    """Detected lines."""
+    rays: tuple[tuple[str, str], ...] = ()
+    """Lines through the vanishing points."""
     note: str = ""
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is much wider than high."""
+        return self.width > _WIDE * self.height
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A row of the strip: one depth map."""
+    """All pictures of one depth map."""
 
     id: str
     caption: str
@@ -61,7 +69,7 @@ class Scene:
 
 def choose_samples(inputs: ReportInputs) -> list[str]:
     """Ids of ``inputs.pictures`` scenes that every arm drew, evenly spread over the condition set's order."""
-    if not inputs.generated:
+    if not inputs.generated or inputs.condition is None:
         return []
     drawn = [{sample.id for sample in dataset} for dataset in inputs.generated.values()]
     common = [sample.id for sample in inputs.condition if all(sample.id in ids for ids in drawn)]
@@ -74,6 +82,7 @@ def build_gallery(inputs: ReportInputs, ids: Sequence[str]) -> list[Scene]:
 
 
 def _scene(inputs: ReportInputs, sample_id: str) -> Scene:
+    assert inputs.condition is not None  # ReportInputs sees to it where pictures were generated
     condition = inputs.condition.by_id(sample_id)
     pictures = [_depth_picture(inputs.condition, condition)]
     if condition.image is not None:
@@ -93,10 +102,20 @@ def _picture(label: str, kind: str, dataset: Dataset, sample: Sample) -> Picture
         data_uri(image),
         sample.width,
         sample.height,
-        tuple(_coloured(segments, points)),
-        tuple(_rays(points, sample.width, sample.height)),
-        "no lines" if share is None else f"{share:.0%} within {_WITHIN:g}°",
+        f"Scene {sample.id} as drawn by {label}" if kind == "arm" else f"The picture that belongs to depth map {sample.id}",
+        overlay(_coloured(segments, points)),
+        overlay(_rays(points, sample.width, sample.height)),
+        "no lines found" if share is None else f"{share:.0%} of its line within {_WITHIN:g}°",
     )
+
+
+def overlay(lines: Sequence[Line]) -> tuple[tuple[str, str], ...]:
+    """Lines as (style class, path of an SVG), a path a class."""
+    paths: dict[str, list[str]] = {}
+    for line in lines:
+        name = "vp-none" if line.point is None else f"vp-{min(line.point, _POINTS - 1)}"
+        paths.setdefault(name, []).append(f"M{line.x1:.1f} {line.y1:.1f}L{line.x2:.1f} {line.y2:.1f}")
+    return tuple((name, "".join(parts)) for name, parts in sorted(paths.items()))
 
 
 def _coloured(segments: np.ndarray, points: np.ndarray) -> list[Line]:
@@ -128,8 +147,8 @@ def _rays(points: np.ndarray, width: int, height: int) -> list[Line]:
 
 
 def _depth_picture(dataset: Dataset, sample: Sample) -> Picture:
-    depth = dataset.read_depth(sample)
-    return Picture("depth", "depth", data_uri(paint_depth(depth)), sample.width, sample.height)
+    painted = data_uri(paint_depth(dataset.read_depth(sample)))
+    return Picture("depth", "depth", painted, sample.width, sample.height, f"Depth map {sample.id}, near bright and far dark")
 
 
 def profiles_of(image: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -155,25 +174,8 @@ def paint_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """A (H, W, 3) uint8 picture as a data URI: PNG when small, else JPEG of high quality."""
+    """A (H, W, 3) uint8 picture as a data URI of WebP: without loss when small, else of high quality."""
     small = image.shape[0] * image.shape[1] <= 256 * 256
     buffer = io.BytesIO()
-    if small:
-        Image.fromarray(image).save(buffer, "PNG", optimize=True)
-    else:
-        Image.fromarray(image).save(buffer, "JPEG", quality=90)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def file_uri(path: Path) -> str:
-    """A PNG or JPEG file as a data URI; DataError if it is not there."""
-    kind = {".png": "png", ".jpg": "jpeg"}.get(path.suffix)
-    if kind is None or not path.is_file():
-        raise DataError(f"{path}: expected a PNG or JPEG file of `python -m pipeline.results --figures`")
-    return f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def point_class(line: Line) -> str:
-    """The style class of an overlay's line."""
-    return "vp-none" if line.point is None else f"vp-{min(line.point, _POINTS - 1)}"
+    Image.fromarray(image).save(buffer, "WEBP", lossless=small, quality=90, method=6)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
