@@ -33,8 +33,10 @@ _REFERENCE_NOTES = {
 
 def report(layout: Layout, params: Params, _: object) -> None:
     """Gather what the other stages wrote; every evaluation that params.yaml names must be there."""
+    import pandas as pd
+
     from alberti.report.page import build_report
-    from alberti.report.summary import headlines, plot_tables, summarise
+    from alberti.report.summary import headlines, plot_rows, summarise
 
     inputs = gather(layout, params)
     summary = summarise(inputs)
@@ -42,11 +44,11 @@ def report(layout: Layout, params: Params, _: object) -> None:
     with atomic_folder(layout.metrics("headlines")) as out:
         for name, values in headlines(summary).items():
             write_json(out / f"{name}.json", values)
-    for name, table in plot_tables(summary).items():
+    for name, rows in plot_rows(summary).items():
         with atomic_file(layout.plots(f"{name}.csv")) as temporary:
-            table.to_csv(temporary, index=False)
+            pd.DataFrame(rows).to_csv(temporary, index=False)
     with atomic_folder(layout.report) as out:
-        build_report(inputs, out / "index.html")
+        build_report(inputs, out / "index.html", summary)
 
 
 def gather(layout: Layout, params: Params) -> ReportInputs:
