@@ -69,7 +69,7 @@ def test_tables_apply_gamma_then_each_channel_s_factor():
 
 
 def test_what_is_drawn_stays_in_its_ranges():
-    options, random = Augmentation((32, 40), rotate_degrees=2.0), np.random.default_rng(0)
+    options, random = Augmentation(crop=(32, 40), rotate_degrees=2.0), np.random.default_rng(0)
     drawn = [draw_change(options, (50, 33), random) for _ in range(400)]
     assert {change.x0 for change in drawn} == set(range(11))
     assert {change.y0 for change in drawn} == {0, 1}
@@ -81,6 +81,6 @@ def test_what_is_drawn_stays_in_its_ranges():
 
 def test_bad_augmentation_is_named():
     with pytest.raises(ConfigError, match="flip"):
-        Augmentation((64, 64), flip=1.5)
+        Augmentation(crop=(64, 64), flip=1.5)
     with pytest.raises(ConfigError, match="crop"):
-        Augmentation((16, 64))
+        Augmentation(crop=(16, 64))
