@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
-from alberti.depth.data import Augmentation, Batches, Mixture, spread
+from alberti.depth.config import Augmentation
+from alberti.depth.data import Batches, Mixture, spread
 from alberti.depth.samples import DepthSamples
 from alberti.errors import ConfigError, DataError
 from alberti.training import global_batch

@@ -6,7 +6,8 @@ import torch
 
 from alberti.data.manifest import Dataset
 from alberti.depth import resident
-from alberti.depth.data import Augmentation, Batches, Mixture
+from alberti.depth.config import Augmentation
+from alberti.depth.data import Batches, Mixture
 from alberti.depth.samples import DepthSamples
 from alberti.errors import DataError
 from alberti.images import write_image

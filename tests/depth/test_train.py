@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,8 +19,10 @@ from alberti.training import Optimisation, global_batch
 
 
 def config(steps: int = 4, **changes) -> DepthTrainConfig:
-    loop = Optimisation(steps=steps, batch_size=4, lr=2e-3, warmup_steps=2, lr_schedule="cosine", log_every=steps)
-    return DepthTrainConfig(training=loop, augmentation=Augmentation(crop=(64, 64)), **changes)
+    training = Optimisation(
+        steps=steps, batch_size=4, lr=2e-3, warmup_steps=2, lr_schedule="cosine", weight_decay=0.0, log_every=steps
+    )
+    return DepthTrainConfig(training=training, augmentation=Augmentation(crop=(64, 64)), **changes)
 
 
 def with_training(options: DepthTrainConfig, **changes: Any) -> DepthTrainConfig:
@@ -188,9 +191,9 @@ def test_published_recipes():
 
 
 def test_bad_config_is_named():
-    with pytest.raises(ConfigError, match="min_depth < max_depth"):
+    with pytest.raises(ValidationError, match="min_depth: must be below max_depth"):
         config(min_depth=90.0)
-    with pytest.raises(ConfigError, match="validate_every"):
+    with pytest.raises(ValidationError, match="validate_every"):
         config(validate_every=-1)
 
 

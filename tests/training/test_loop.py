@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from alberti.checkpoints import Checkpoints, flatten_state, unflatten_state
@@ -143,7 +144,7 @@ def test_polynomial_rate_falls_with_power_nine_tenths():
     config = Optimisation(steps=100, batch_size=1, lr=1.0, lr_schedule="polynomial", lr_final=0.1)
     assert lr_at(0, config) == pytest.approx(1.0)
     assert lr_at(50, config) == pytest.approx(0.1 + 0.9 * 0.5**0.9)
-    with pytest.raises(ConfigError, match="lr_schedule"):
+    with pytest.raises(ValidationError, match="lr_schedule"):
         Optimisation(steps=1, batch_size=1, lr=1.0, lr_schedule="linear")
 
 
