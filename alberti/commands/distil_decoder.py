@@ -27,7 +27,7 @@ def distil_decoder(
 ) -> None:
     """Train an AutoencoderTiny to answer as the base's own decoder does, and write the base with it.
 
-    Fine-tune from OUT with `finetune.decoder: tiny`.
+    Fine-tune from OUT in an arm with `decoder: tiny`.
     """
     from alberti.diffusion.model import DepthDiffusion
     from alberti.diffusion.tiny import distil_tiny_decoder
