@@ -3,7 +3,6 @@
 An interrupted run leaves ``<out>.partial``; the same call again goes on behind its last whole row.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reading what `alberti annotate` wrote: a row for each picture, with its vanishing points. Light, for those who do not annotate."""
+"""Reading what `alberti annotate` wrote: a row for each picture, with its vanishing points."""
 
 import json
 from collections.abc import Iterator

@@ -96,7 +96,7 @@ def register_graph(project: str | Path = PROJECT) -> None:
 def _without_graph(config: "DictConfig") -> dict[Any, Any]:
     from omegaconf import OmegaConf
 
-    masked = OmegaConf.masked_copy(config, [key for key in config if key != "graph"])
+    masked = OmegaConf.masked_copy(config, [str(key) for key in config if key != "graph"])
     values = OmegaConf.to_container(masked, resolve=True)
     assert isinstance(values, dict)
     return values

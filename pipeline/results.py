@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from alberti.report.seed_tables import markdown
+from alberti.report.seeds import CEILING, RENDERS, SeedResults, summarise_seeds
 from stages.params import BASE_ARM, ORIGINAL_ARM, Params, check_params
 from stages.plan import STAMPS
 
 from alberti.errors import AlbertiError, DataError
 from alberti.files import read_json, write_json, write_text
 from alberti.report.inputs import Result
-from alberti.report.seed_tables import markdown
-from alberti.report.seeds import CEILING, RENDERS, SeedResults, summarise_seeds
 
 
 def read_runs(runs: Path) -> tuple[SeedResults, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Stage report: means, differences and intervals over the seeds, in `metrics/summary.json`, and `report/index.html`.
 
-One seed is the case n = 1 of the same code. `metrics/headlines/` and `plots/*.csv` hold the few numbers that `dvc metrics show` and
-`dvc plots show` lay side by side.
+One seed is the case n = 1 of the same code. `metrics/headlines/` and `plots/*.csv` hold the few numbers that `dvc metrics show`
+and `dvc plots show` lay side by side.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ import yaml
 from alberti.data.manifest import Dataset
 from alberti.errors import DataError
 from alberti.files import atomic_file, atomic_folder, read_json, write_json
-from alberti.report.inputs import CEILING, RENDERS, Arm, ReportInputs, Result
+from alberti.report.inputs import CEILING, RENDERS, Arm, Kind, ReportInputs, Result
 from stages.shared.curves import read_curves
-from stages.shared.graph import seeds_of_depth, seeds_of_pictures
+from stages.shared.graph import Instance, seeds_of_depth, seeds_of_pictures
 from stages.shared.layout import ALL_SEEDS, Layout, seed_name
 from stages.shared.params import BASE_ARM, CONDITION_ARM, KITTI_ARM, ORIGINAL_ARM, Params, plain
 from stages.shared.running import run_stage
@@ -31,7 +31,7 @@ _REFERENCE_NOTES = {
 }
 
 
-def report(layout: Layout, params: Params, _: object) -> None:
+def report(layout: Layout, params: Params, _: Instance) -> None:
     """Gather what the other stages wrote; every evaluation that params.yaml names must be there."""
     import pandas as pd
 
@@ -61,12 +61,8 @@ def gather(layout: Layout, params: Params) -> ReportInputs:
         depth=_depth(layout, params),
         arms=arms(params),
         references={name: Result.read(layout.metrics("references", f"{name}.json")) for name in (RENDERS, CEILING)},
-        real_test_sets=tuple(
-            name for name in _depth_names(params) if sources[name.partition(",")[0]].source != "scenes"
-        ),
-        generated={
-            arm: Dataset.open(layout.generated(arm, seeds_of_pictures(params, arm)[0])) for arm in params.picture_arms
-        },
+        real_test_sets=tuple(name for name in _depth_names(params) if sources[name.partition(",")[0]].source != "scenes"),
+        generated={arm: Dataset.open(layout.generated(arm, seeds_of_pictures(params, arm)[0])) for arm in params.picture_arms},
         condition=condition,
         reconstructions=Dataset.open(layout.references),
         curves=_curves(layout, params),
@@ -96,7 +92,7 @@ def arms(params: Params) -> dict[str, Arm]:
         control = f"{name}_control" if f"{name}_control" in params.arms else next(iter(plain_arms), BASE_ARM)
         known[name] = Arm("constraint", f"{note} and {own}, weight {arm.weight:g}{levels}", control)
     for name, variant in params.variants.items():
-        kind = "guidance" if variant.generate.vanishing_guidance is not None else "sampling"
+        kind: Kind = "guidance" if variant.generate.vanishing_guidance is not None else "sampling"
         known[name] = Arm(kind, f"the weights of “{variant.arm}”, {_sampled(params, name)}", variant.arm)
     for name in params.evaluate_depth.arms:
         if name not in known:

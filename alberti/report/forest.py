@@ -63,7 +63,9 @@ def depth_chart(summary: Mapping[str, Any], test_set: str, model: str) -> Forest
     """Change of AbsRel against the original model, an arm a bar; None where there is none."""
     metric, original = METRICS["abs_rel"], summary["original_arm"]
     relative = summary["depth"][test_set]["models"][model]["relative"]
-    changes = {name.partition(" / ")[0]: change[metric.key] for name, change in relative.items() if name.endswith(f" / {original}")}
+    changes = {
+        name.partition(" / ")[0]: change[metric.key] for name, change in relative.items() if name.endswith(f" / {original}")
+    }
     if not changes:
         return None
     bars = []

@@ -16,7 +16,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
     for table in picture_tables(summary):
         parts.append(_values(table, _NAMES[table.key]))
         if table.key == "distances":
-            spread = "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one number, for there is one seed"
+            spread = (
+                "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one number, for there is one seed"
+            )
             parts.append(f"Distances: features of {summary['images']['extractor']}, {spread}.")
     if summary["images"]:
         parts.append(_changes("paired difference", IMAGE, summary["images"]["differences"], relative=False))
@@ -69,7 +71,9 @@ def _cell(text: str, interval: str) -> str:
 
 def _changes(title: str, metrics: Sequence[Metric], changes: Mapping[str, Mapping[str, Any]], *, relative: bool) -> str:
     shown = [metric for metric in metrics if any(metric.key in change for change in changes.values())]
-    rows = [(name, *(_change(metric, change.get(metric.key), relative) for metric in shown)) for name, change in changes.items()]
+    rows = [
+        (name, *(_change(metric, change.get(metric.key), relative) for metric in shown)) for name, change in changes.items()
+    ]
     return _lines([title, *(metric.label for metric in shown)], rows) if rows else ""
 
 

@@ -113,7 +113,9 @@ def _picture_caption(summary: Mapping[str, Any], key: str) -> str:
     images = summary["images"]
     if key == "distances":
         over = "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one seed, so no spread"
-        return f"Distances between sets of pictures, {over}. Features of {images['extractor']}, {images['n_reference']} pictures."
+        return (
+            f"Distances between sets of pictures, {over}. Features of {images['extractor']}, {images['n_reference']} pictures."
+        )
     return f"Measured in {images['pictures']} pictures per arm and seed. Small: {interval_words(summary, 'pictures')}."
 
 

@@ -92,7 +92,8 @@ def _table(
     for arm, values in arms.items():
         against = changes.get(f"{arm} {'/' if relative else '-'} {control}", {})
         cells = tuple(
-            _cell(metric, values.get(metric.key), against.get(metric.key), arm in best[metric.key], relative) for metric in shown
+            _cell(metric, values.get(metric.key), against.get(metric.key), arm in best[metric.key], relative)
+            for metric in shown
         )
         rows.append(Row(arm, cells, arm == control, arm in _REFERENCES))
     return Table(key, shown, tuple(rows), control if control in arms else None, relative)

@@ -11,7 +11,7 @@ Points = Sequence[tuple[float, float, float]]
 
 
 def vanishing_points_of(dataset: Dataset, kind: str | None, layout: Layout) -> dict[str, Points]:
-    """By sample id, the points of the data set ("dataset") or those that stage `annotate` found ("detected"); None: none needed.
+    """By sample id, the points of the data set ("dataset"), those that stage `annotate` found ("detected"), or none (None).
 
     Raises:
         DataError: no sample has points of its own, or `annotate` has no row of one.

@@ -4,11 +4,11 @@ import argparse
 import atexit
 import errno
 import gc
+import inspect
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType
 from typing import Literal
 
 from alberti.errors import AlbertiError, ConfigError
@@ -17,8 +17,7 @@ from stages.shared.graph import Instance, check_graph, derive
 from stages.shared.layout import Layout, instance_name
 from stages.shared.params import Params, load_params
 
-StageFunction = FunctionType
-"""(layout, params, instance) -> None"""
+StageFunction = Callable[[Layout, Params, Instance], None]
 _SINGLE = ("base", "references", "report")
 """Stages that have one instance and no name for it."""
 
@@ -40,8 +39,8 @@ def run_stage(
     """
     if processes == "one" and not is_main():
         return
-    name = Path(stage.__code__.co_filename).stem
-    arguments = _parser(stage.__globals__["__doc__"], named=name not in _SINGLE).parse_args()
+    name = Path(inspect.getfile(stage)).stem
+    arguments = _parser(getattr(stage, "__globals__", {}).get("__doc__"), named=name not in _SINGLE).parse_args()
 
     def call() -> None:
         # DVC sees only what is written out; by hand, or from a makefile, a shorter file does

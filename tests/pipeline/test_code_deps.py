@@ -115,9 +115,7 @@ def param_keys(project: Path, folder: Path, values: dict) -> dict[str, dict[str,
 
     (folder / "params.yaml").write_text(dump(values))
     with Repo(str(folder)) as repo:
-        names = {
-            stage.name: [name for dep in stage.deps for name in getattr(dep, "params", [])] for stage in repo.index.stages
-        }
+        names = {stage.name: [name for dep in stage.deps for name in getattr(dep, "params", [])] for stage in repo.index.stages}
     return {stage: _read(keys, values) for stage, keys in names.items()}
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from alberti.report.figures import curve_chart, interval_chart
+from stages.curves import read_curves
 
 from alberti.data.manifest import Dataset
 from alberti.errors import DataError
 from alberti.files import read_json, write_json
 from alberti.report import ReportInputs, Result, build_report, headline_metrics
 from alberti.report.comparison import Change, gap_closed, paired_change
-from alberti.report.figures import curve_chart, interval_chart
 from alberti.report.gallery import build_gallery, choose_samples, paint_depth
 from alberti.report.summary import key_figures, sentences
 from alberti.report.tables import DEPTH_METRICS, IMAGE_METRICS, metric_table
-from stages.curves import read_curves
 
 ARMS = ("base", "unconstrained", "constrained", "guided")
 DEPTH_ARMS = ("original", "kitti", *ARMS)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alberti.report.seed_figures import strip
 
 from alberti.data.scenes import SceneConfig, render_dataset
-from alberti.report.seed_figures import strip
 
 
 @pytest.mark.parametrize(("width", "columns", "rows"), [(64, 3, 2), (208, 2, 3)])

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from alberti.report.seed_tables import markdown
+from alberti.report.seeds import DEPTH_COLUMNS, SeedResults, aligned, summarise_seeds
 
 from alberti.errors import DataError
 from alberti.report.inputs import Result
-from alberti.report.seed_tables import markdown
-from alberti.report.seeds import DEPTH_COLUMNS, SeedResults, aligned, summarise_seeds
 
 SEEDS, COUNT = (0, 1, 2), 200
 HARD = np.random.default_rng(0).normal(0, 0.12, COUNT)
