@@ -1,4 +1,4 @@
-"""Charts of means and intervals as plain numbers, which the page draws with HTML alone: sharp at any width, in print and dark."""
+"""Charts of means and intervals as plain numbers, which the page draws with HTML alone: sharp at any width and in print."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,16 +56,17 @@ def straightness_chart(summary: Mapping[str, Any]) -> Forest | None:
         (arm, entry, metric.text(entry["mean"]), _ends(metric, entry), _against_control(summary, arm, metric))
         for arm, entry in entries.items()
     ]
-    return _forest("Line that points at a vanishing point, within 2°", metric.meaning, bars, marks, metric)
+    control = summary["main_control"]
+    note = f"{metric.meaning} {f'Better and worse are against “{control}”.' if control in entries else ''}"
+    return _forest("How straight", note.strip(), bars, marks, metric)
 
 
 def depth_chart(summary: Mapping[str, Any], test_set: str, model: str) -> Forest | None:
     """Change of AbsRel against the original model, an arm a bar; None where there is none."""
     metric, original = METRICS["abs_rel"], summary["original_arm"]
     relative = summary["depth"][test_set]["models"][model]["relative"]
-    changes = {
-        name.partition(" / ")[0]: change[metric.key] for name, change in relative.items() if name.endswith(f" / {original}")
-    }
+    pairs = {name.split(" / ", 1)[0]: change for name, change in relative.items() if name.endswith(f" / {original}")}
+    changes = {arm: change[metric.key] for arm, change in pairs.items()}
     if not changes:
         return None
     bars = []
@@ -77,8 +78,7 @@ def depth_chart(summary: Mapping[str, Any], test_set: str, model: str) -> Forest
 
 
 def _against_control(summary: Mapping[str, Any], arm: str, metric: Metric) -> Effect | None:
-    control = summary["arms"].get(arm, {}).get("control")
-    change = summary["images"]["differences"].get(f"{arm} - {control}", {}).get(metric.key)
+    change = summary["images"]["differences"].get(f"{arm} - {summary['main_control']}", {}).get(metric.key)
     return None if change is None else effect(change, metric.higher_is_better)
 
 

@@ -3,25 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alberti.metrics.labels import DEPTH, IMAGE, Metric, percent
-from alberti.report.tables import Table, depth_table, picture_tables, setting_text
-
-_SHOWN_DEPTH = ("abs_rel", "sq_rel", "rmse", "d1")
-_NAMES = {"pictures": "pictures", "distances": "distances"}
+from alberti.metrics.labels import DEPTH, DISTANCES, IMAGE, Metric, percent
+from alberti.report.tables import DEPTH_HEADS, Table, depth_table, distance_note, picture_table, setting_text
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The verdict, and for pictures and every test set the means and the paired differences."""
     parts = [heading(summary), *(f"**{line['question']}** {line['answer']}" for line in summary["verdict"])]
-    for table in picture_tables(summary):
-        parts.append(_values(table, _NAMES[table.key]))
-        if table.key == "distances":
-            spread = (
-                "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one number, for there is one seed"
-            )
-            parts.append(f"Distances: features of {summary['images']['extractor']}, {spread}.")
     if summary["images"]:
+        parts += [_values(picture_table(summary), "pictures"), distance_note(summary)]
         parts.append(_changes("paired difference", IMAGE, summary["images"]["differences"], relative=False))
+        parts.append(_changes("difference paired by seed", DISTANCES, summary["distances"]["differences"], relative=False))
     for test_set, section in summary["depth"].items():
         for model in section["models"]:
             parts += _depth(summary, test_set, model)
@@ -38,15 +30,15 @@ def heading(summary: Mapping[str, Any]) -> str:
     over = "seeds and pictures" if count > 1 else "pictures"
     profile = f", profile {summary['facts']['profile']}" if summary["facts"].get("profile") else ""
     return (
-        f"{count} seed{'s' * (count > 1)} ({seeds}){pictures}{profile}. In brackets 95 % intervals over {over} or, where frames "
-        f"share a scene, scenes ({summary['resamples']} resamples)."
+        f"{count} seed{'s' * (count > 1)} ({seeds}){pictures}{profile}. In brackets 95 % intervals over {over}, or over scenes "
+        f"where frames share one ({summary['resamples']} resamples)."
     )
 
 
 def _depth(summary: Mapping[str, Any], test_set: str, model: str) -> list[str]:
     section = summary["depth"][test_set]
     table = depth_table(summary, test_set, model)
-    shown = [metric for metric in DEPTH if metric.key in _SHOWN_DEPTH]
+    shown = [metric for metric in DEPTH if metric.key in DEPTH_HEADS]
     places = [table.metrics.index(metric) for metric in shown]
     rows = [(row.arm, *(_cell(row.cells[place].text, row.cells[place].interval) for place in places)) for row in table.rows]
     title = f"{model} on {setting_text(test_set, section, model)}"
@@ -72,7 +64,7 @@ def _cell(text: str, interval: str) -> str:
 def _changes(title: str, metrics: Sequence[Metric], changes: Mapping[str, Mapping[str, Any]], *, relative: bool) -> str:
     shown = [metric for metric in metrics if any(metric.key in change for change in changes.values())]
     rows = [
-        (name, *(_change(metric, change.get(metric.key), relative) for metric in shown)) for name, change in changes.items()
+        (name, *(_change(metric, values.get(metric.key), relative) for metric in shown)) for name, values in changes.items()
     ]
     return _lines([title, *(metric.label for metric in shown)], rows) if rows else ""
 

@@ -1,6 +1,6 @@
 """Putting the report's page together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,19 @@ from alberti.metrics.labels import Metric
 from alberti.report.charts import Panel, arm_colour, arm_of, constraint_panels, curve_panels, profile_panels
 from alberti.report.comparison import EFFECTS
 from alberti.report.forest import depth_chart, straightness_chart
-from alberti.report.gallery import build_gallery, choose_samples, profiles_of
+from alberti.report.gallery import Scene, build_gallery, choose_samples, profiles_of
 from alberti.report.inputs import CEILING, RENDERS, Arm, ReportInputs
 from alberti.report.render import write_page
 from alberti.report.summary import summarise
-from alberti.report.tables import Table, depth_table, interval_words, picture_tables, setting_text
+from alberti.report.tables import (
+    DEPTH_HEADS,
+    PICTURE_HEADS,
+    depth_table,
+    distance_note,
+    interval_words,
+    picture_table,
+    setting_text,
+)
 from alberti.report.verdict import caveats
 
 _PROFILE_POINTS = 3
@@ -62,7 +70,6 @@ def context(inputs: ReportInputs, summary: Mapping[str, Any]) -> dict[str, Any]:
     names = colour_order(inputs)
     ids = choose_samples(inputs)
     scenes = build_gallery(inputs, ids)
-    tables = picture_tables(summary)
     return {
         "inputs": inputs,
         "summary": summary,
@@ -71,9 +78,9 @@ def context(inputs: ReportInputs, summary: Mapping[str, Any]) -> dict[str, Any]:
         "caveats": caveats(summary),
         "effects": EFFECTS,
         "scenes": scenes,
-        "wide": bool(scenes) and scenes[0].pictures[0].wide,
-        "metrics": _metrics(summary, tables),
-        "picture_tables": [(table, _picture_caption(summary, table.key)) for table in tables],
+        "columns": _columns(scenes),
+        "metrics": _metrics(summary),
+        "pictures": _pictures(summary) if summary["images"] else None,
         "straightness": straightness_chart(summary),
         "depth_sets": [_depth_set(summary, name) for name in summary["depth"]],
         "constraint": [panel for runs in inputs.curves.values() for panel in constraint_panels(runs, names)],
@@ -82,11 +89,19 @@ def context(inputs: ReportInputs, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _metrics(summary: Mapping[str, Any], tables: list[Table]) -> list[Metric]:
+def _columns(scenes: Sequence[Scene]) -> int:
+    """Pictures beside each other: few, for they are to be looked at."""
+    if not scenes:
+        return 1
+    count = len(scenes[0].pictures)
+    return 2 if scenes[0].pictures[0].wide else (3 if count % 3 == 0 or count > 8 else 4)
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[Metric]:
     """Every metric of the page's tables, once."""
-    depth = [depth_table(summary, name, model) for name, section in summary["depth"].items() for model in section["models"]]
-    found = {metric.key: metric for table in (*tables, *depth) for metric in table.metrics}
-    return list(found.values())
+    tables = [depth_table(summary, name, model) for name, section in summary["depth"].items() for model in section["models"]]
+    tables = [picture_table(summary), *tables] if summary["images"] else tables
+    return list({metric.key: metric for table in tables for metric in table.metrics}.values())
 
 
 def colour_order(inputs: ReportInputs) -> list[str]:
@@ -109,14 +124,10 @@ def _arm_terms(inputs: ReportInputs, names: list[str]) -> list[Term]:
     return terms
 
 
-def _picture_caption(summary: Mapping[str, Any], key: str) -> str:
-    images = summary["images"]
-    if key == "distances":
-        over = "mean ± standard deviation over seeds" if len(summary["seeds"]) > 1 else "one seed, so no spread"
-        return (
-            f"Distances between sets of pictures, {over}. Features of {images['extractor']}, {images['n_reference']} pictures."
-        )
-    return f"Measured in {images['pictures']} pictures per arm and seed. Small: {interval_words(summary, 'pictures')}."
+def _pictures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    intervals = interval_words(summary, "pictures")
+    caption = f"{summary['images']['pictures']} pictures per arm and seed. Small: {intervals}. {distance_note(summary)}"
+    return {"table": picture_table(summary, PICTURE_HEADS), "all": picture_table(summary), "caption": caption}
 
 
 def _depth_set(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -135,7 +146,8 @@ def _model(summary: Mapping[str, Any], test_set: str, model: str) -> dict[str, A
     what = "scenes" if 1 < setting["scenes"] < setting["n"] else "frames"
     return {
         "name": model,
-        "table": depth_table(summary, test_set, model),
+        "table": depth_table(summary, test_set, model, DEPTH_HEADS),
+        "all": depth_table(summary, test_set, model),
         "caption": f"{setting_text(test_set, section, model)}. Small: {interval_words(summary, what)}.",
         "chart": depth_chart(summary, test_set, model),
     }

@@ -173,16 +173,16 @@ def aligned(rows: Mapping[str, Sequence[Result]], names: Sequence[str], column: 
 def _pairs(inputs: ReportInputs, arms: Sequence[str], others: Iterable[str | None]) -> list[tuple[str, str]]:
     """(arm, other) of every difference: each arm against its own control and ``others``, as far as they are among ``arms``."""
     shared = [other for other in others if other in arms]
-    found = []
+    found: list[tuple[str, str | None]] = []
     for arm in arms:
         against = dict.fromkeys([inputs.control_of(arm), *shared])
-        found += [(arm, other) for other in against if other is not None and other in arms and _comes_after(inputs, arm, other)]
-    return found
+        found += [(arm, other) for other in against if other in arms and other != arm and _asked(inputs, arm, other)]
+    return [(arm, str(other)) for arm, other in found]
 
 
-def _comes_after(inputs: ReportInputs, arm: str, other: str) -> bool:
-    """Of two arms the later is compared with the earlier, never both ways: the base with nothing, the original least of all."""
-    return arm not in (other, inputs.original_arm) and not (arm == inputs.base_arm and other == inputs.main_control)
+def _asked(inputs: ReportInputs, arm: str, other: str | None) -> bool:
+    """Tables compare every arm with the main control; for the rest the base and the original are only compared with."""
+    return other == inputs.main_control or arm not in (inputs.base_arm, inputs.original_arm) or other == inputs.original_arm
 
 
 class _Sample:

@@ -11,13 +11,16 @@ from alberti.report.inputs import CEILING, RENDERS
 GAP = Metric(
     "gap_closed",
     "way closed",
-    "How much of the way from its control to the reference pictures as the autoencoder gives them back, by the share within 2°.",
+    "How much of the way from its control to the reference pictures behind the autoencoder, by the share within 2°.",
     0,
     True,
     100,
     " %",
 )
 _REFERENCES = (RENDERS, CEILING)
+PICTURE_HEADS = ("consistency_2", "line_length", "level_line_length", "vp_auc_10", "frechet_distance", GAP.key)
+DEPTH_HEADS = ("abs_rel", "sq_rel", "rmse", "d1")
+"""What the first table of each kind shows; all metrics follow in a second."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,26 @@ class Table:
     """Changes are shares of the control's mean."""
 
 
-def picture_tables(summary: Mapping[str, Any]) -> list[Table]:
-    """What was measured in pictures, and the distances between sets of pictures; against the main control."""
-    images, distances = summary["images"], summary["distances"]
-    if not images:
-        return []
-    control = summary["main_control"]
-    first = _table("pictures", images["arms"], IMAGE, images["differences"], control)
-    gaps = {
-        arm: gap["consistency_2"]
-        for arm, gap in images["gap_closed"].items()
-        if "consistency_2" in gap and summary["arms"][arm]["control"] == control
-    }
-    tables = [_with_gap(first, gaps), _table("distances", distances["arms"], DISTANCES, distances["differences"], control)]
-    return [table for table in tables if table.metrics]
+def picture_table(summary: Mapping[str, Any], keys: Sequence[str] | None = None) -> Table:
+    """What was measured in pictures and the distances between sets of them, against the main control; None: every metric."""
+    images, distances, control = summary["images"], summary["distances"], summary["main_control"]
+    arms = {arm: {**values, **distances["arms"].get(arm, {})} for arm, values in images["arms"].items()}
+    changes = {name: dict(values) for name, values in images["differences"].items()}
+    for name, values in distances["differences"].items():
+        changes.setdefault(name, {}).update(values)
+    for arm, gap in images["gap_closed"].items():
+        if "consistency_2" in gap and summary["arms"][arm]["control"] == control:
+            arms[arm][GAP.key] = gap["consistency_2"]
+    metrics = [metric for metric in (*IMAGE, *DISTANCES, GAP) if keys is None or metric.key in keys]
+    return _table("pictures", arms, metrics, changes, control)
 
 
-def depth_table(summary: Mapping[str, Any], test_set: str, model: str) -> Table:
+def depth_table(summary: Mapping[str, Any], test_set: str, model: str, keys: Sequence[str] | None = None) -> Table:
     """A model's errors on a test set; changes in per cent of the main control's error, or of the original's without one."""
     section = summary["depth"][test_set]["models"][model]
     control = summary["main_control"] if summary["main_control"] in section["arms"] else summary["original_arm"]
-    return _table(f"{test_set}-{model}", section["arms"], DEPTH, section["relative"], control, relative=True)
+    metrics = [metric for metric in DEPTH if keys is None or metric.key in keys]
+    return _table(f"{test_set}-{model}", section["arms"], metrics, section["relative"], control, relative=True)
 
 
 def _table(
@@ -131,18 +133,6 @@ def interval_text(metric: Metric, entry: Mapping[str, Any]) -> str:
     return "" if spread is None else f"± {metric.text(spread, unit=False)}"
 
 
-def _with_gap(table: Table, gaps: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A column more: the share of the way to the best that the autoencoder lets through."""
-    if not gaps:
-        return table
-    rows = []
-    for row in table.rows:
-        entry = gaps.get(row.arm)
-        cell = Cell("\N{EN DASH}") if entry is None else Cell(GAP.text(entry["mean"]), interval_text(GAP, entry))
-        rows.append(Row(row.arm, (*row.cells, cell), row.is_control, row.is_reference))
-    return Table(table.key, (*table.metrics, GAP), tuple(rows), table.control, table.relative)
-
-
 def setting_text(test_set: str, section: Mapping[str, Any], model: str) -> str:
     """What a depth table holds under: frames, scenes, protocol, ground truth, alignment."""
     setting = section["models"][model]["setting"]
@@ -159,3 +149,10 @@ def interval_words(summary: Mapping[str, Any], what: str) -> str:
     count = len(summary["seeds"])
     over = f"{count} seeds and the {what}" if count > 1 else f"the {what} (one seed)"
     return f"95 % intervals over {over}"
+
+
+def distance_note(summary: Mapping[str, Any]) -> str:
+    """Of which features the distances are, and what stands behind them in a table."""
+    images = summary["images"]
+    spread = "behind them the standard deviation over seeds" if len(summary["seeds"]) > 1 else "one seed, so without a spread"
+    return f"Distances: features of {images['extractor']} against {images['n_reference']} pictures, {spread}; not FID."

@@ -196,7 +196,7 @@ def _about_seeds(summary: Mapping[str, Any]) -> Iterator[str]:
     if count == 1:
         yield ("One seed: the intervals say what other pictures and test frames would change, not what another training would.")
     elif count < 5:
-        yield f"{count} seeds: an interval over so few is rough; each seed's own mean stands in the tables' details."
+        yield f"{count} seeds: an interval over so few is rough; each seed's own mean is a tick in the charts."
 
 
 def _about_line(summary: Mapping[str, Any]) -> Iterator[str]:

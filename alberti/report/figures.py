@@ -1,4 +1,4 @@
-"""Figures of an experiment for people: pictures of every arm, perspective profiles, and a chart of all arms.
+"""Figures of a run for people: pictures of every arm, perspective profiles, and a chart of all arms.
 
 Files that stand on any page: PNG and JPEG on white, unlike the report's own drawings.
 """
@@ -17,11 +17,11 @@ from alberti.files import atomic_file
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import assign_segments
 from alberti.images import write_image
+from alberti.metrics.labels import METRICS, Metric
 from alberti.metrics.perspective import segments_consistency
 from alberti.overlays import draw_segments, draw_vanishing_lines
-from alberti.report.figures import mark_values
 from alberti.report.gallery import paint_depth, profiles_of
-from alberti.report.seeds import CEILING, RENDERS
+from alberti.report.inputs import CEILING, RENDERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,51 +38,43 @@ _PALETTE = ("#b4452f", "#2d6a9f", "#3d8f5b", "#b8862b", "#7a4f9c", "#2a8f93", "#
 _INK, _FAINT = "#333333", "#dddddd"
 
 
-def write_figures(
-    summary: Mapping[str, Any], runs: Path, out: Path, *, scenes: int = 4, arms: Sequence[str] | None = None
-) -> list[Path]:
-    """Write `arms.png`, `pictures.jpg`, `vanishing_lines.jpg` and `profiles.png` into ``out``; returns their paths.
-
-    Args:
-        summary: of :func:`pipeline.results.collect`.
-        runs: the workspaces; pictures are the first seed's.
-        arms: in the strips and profiles, at most 6; None: the first ones of the experiment.
+def arms_to_draw(summary: Mapping[str, Any], asked: Sequence[str] | None = None) -> list[str]:
+    """Those asked for, or the first ones with pictures; at most 6.
 
     Raises:
-        DataError: no pictures in ``runs``, or not of an arm that was asked for.
+        DataError: no arm has pictures, or not one that was asked for.
     """
-    names = list(summary["images"]["arms"]) if summary["images"] else []
+    names = summary["images"].get("arms", {})
     known = [name for name in names if name not in (RENDERS, CEILING)]
     if not known:
-        raise DataError(f"{runs}: no arm's pictures are evaluated, so there is nothing to draw")
-    if unknown := [arm for arm in arms or () if arm not in known]:
-        raise DataError(f"{unknown[0]}: not an arm that every seed has; there are {', '.join(known)}")
-    shown = list(arms or known)[:_MAX_ARMS]
-    sets = picture_sets(runs / f"seed{summary['seeds'][0]}", shown)
+        raise DataError("no arm's pictures are evaluated, so there is nothing to draw")
+    if unknown := [arm for arm in asked or () if arm not in known]:
+        raise DataError(f"{unknown[0]}: not an arm with pictures; there are {', '.join(known)}")
+    return list(asked or known)[:_MAX_ARMS]
+
+
+def write_figures(summary: Mapping[str, Any], sets: Mapping[str, Dataset], out: Path, *, scenes: int = 4) -> list[Path]:
+    """Write `arms.png`, `pictures.jpg` (bare), `lines.jpg`, `vanishing_lines.jpg` and `profiles.png`; returns their paths.
+
+    Args:
+        summary: of :func:`alberti.report.summary.summarise`.
+        sets: column of the strips -> data set; `depth` is the set of depth maps, `render` the pictures that belong to them.
+    """
     ids = evenly([sample.id for sample in sets["depth"]], scenes)
-    paths = [out / name for name in ("arms.png", "pictures.jpg", "vanishing_lines.jpg", "profiles.png")]
+    paths = [out / name for name in ("arms.png", "pictures.jpg", "lines.jpg", "vanishing_lines.jpg", "profiles.png")]
     draw_arms(summary, paths[0])
-    for path, overlay in zip(paths[1:3], ("lines", "vanishing_lines"), strict=True):
-        write_image(path, strip(sets, ids, overlay), quality=85)
-    draw_profiles(sets, ids[0], paths[3])
+    for path, overlay in zip(paths[1:4], ("none", "lines", "vanishing_lines"), strict=True):
+        write_image(path, strip(sets, ids, overlay), quality=90)
+    draw_profiles(sets, ids[0], paths[4])
     return paths
 
 
-def picture_sets(workspace: Path, arms: Sequence[str]) -> dict[str, Dataset]:
-    """Column -> data set of the strip; `depth` and `render` are both the condition set."""
-    condition = Dataset.open(workspace / "data" / "condition")
-    sets = {"depth": condition}
-    if condition[0].image is not None:
-        sets["render"] = condition
-    if (workspace / "data" / "references" / "dataset.json").is_file():
-        sets["reconstruction"] = Dataset.open(workspace / "data" / "references")
-    return sets | {arm: Dataset.open(workspace / "data" / "generated" / arm) for arm in arms}
-
-
 def strip(sets: Mapping[str, Dataset], ids: Sequence[str], overlay: str) -> np.ndarray:
-    """(H, W, 3) uint8: a row a depth map and a column a set or, of wide pictures, the other way round. ``overlay``: "lines"
-    colours each detected line by the vanishing point that it meets within 2 degrees (gray: none), "vanishing_lines" draws
-    lines through the points.
+    """(H, W, 3) uint8: a row per depth map and a column per set or, of wide pictures, the other way round.
+
+    Args:
+        overlay: "none"; "lines" colours each detected line by the vanishing point that it meets within 2 degrees (gray:
+            none); "vanishing_lines" draws lines through the points.
     """
     tiles = {name: [_spaced(_tile(name, data, data.by_id(key), overlay)) for key in ids] for name, data in sets.items()}
     width = next(iter(tiles.values()))[0].shape[1]
@@ -105,7 +97,9 @@ def _tile(name: str, dataset: Dataset, sample: Sample, overlay: str) -> np.ndarr
     note = "" if share is None else f"{share:.0%} within {_WITHIN:g} deg"
     large = _enlarge(image, cv2.INTER_CUBIC)
     scale = large.shape[1] / width
-    if overlay == "lines":
+    if overlay == "none":
+        note = ""
+    elif overlay == "lines":
         large = draw_segments(large, (segments + 0.5) * scale - 0.5, assign_segments(segments, points, _WITHIN), thickness=2)
     else:
         moved = points @ np.array([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5], [0, 0, 1]]).T
@@ -133,39 +127,44 @@ def _text(text: str, width: int) -> np.ndarray:
 
 def draw_arms(summary: Mapping[str, Any], path: Path) -> None:
     """Consistency, receding and all line, Frechet distance of every arm: mean, interval, and the seeds as small points."""
-    values = summary["images"]["arms"]
+    values, distances = summary["images"]["arms"], summary["distances"]["arms"]
     arms = [name for name in values if name not in (RENDERS, CEILING)]
-    panels = [
-        ("consistency_2", "line length within 2° of a vanishing point, %", 100.0),
-        ("level_line_length", "receding line, px", 1.0),
-        ("line_length", "line length, px", 1.0),
-    ]
-    panels = [panel for panel in panels if any(panel[0] in values[arm] for arm in arms)]
-    figure, axes = _canvas(len(panels) + 1, 3.6, 0.34 * len(arms) + 1.3)
-    for place, (panel, (key, label, scale)) in enumerate(zip(axes, panels)):
+    tables = [(METRICS[key], values) for key in ("consistency_2", "level_line_length", "line_length")]
+    tables.append((METRICS["frechet_distance"], distances))
+    tables = [(metric, table) for metric, table in tables if any(metric.key in table.get(arm, {}) for arm in arms)]
+    figure, axes = _canvas(len(tables), 3.6, 0.34 * len(arms) + 1.3)
+    for place, (panel, (metric, table)) in enumerate(zip(axes, tables)):
         for row, arm in enumerate(reversed(arms)):
-            if key in values[arm]:
-                _dot(panel, row, values[arm][key], scale, _PALETTE[(len(arms) - 1 - row) % len(_PALETTE)])
-        markers = [(name, values[name][key]["mean"] * scale) for name in (RENDERS, CEILING) if key in values.get(name, {})]
-        mark_values(panel, markers, _INK, fontsize=8)
-        panel.set_xlabel(label, fontsize=9)
+            if metric.key in table.get(arm, {}):
+                _dot(panel, row, table[arm][metric.key], metric.scale, _PALETTE[(len(arms) - 1 - row) % len(_PALETTE)])
+        _mark(panel, metric, table)
+        panel.set_xlabel(f"{metric.label}{',' * bool(metric.unit)}{metric.unit}", fontsize=9)
         panel.set_yticks(range(len(arms)), list(reversed(arms)) if place == 0 else [""] * len(arms))
-    for row, arm in enumerate(reversed(arms)):
-        entry = summary["distances"].get(arm, {}).get("frechet_distance")
-        if entry is not None:
-            colour = _PALETTE[(len(arms) - 1 - row) % len(_PALETTE)]
-            axes[-1].plot(entry["seeds"], [row] * len(entry["seeds"]), "o", color=colour, markersize=4, alpha=0.5)
-            axes[-1].plot([entry["mean"]], [row], "o", color=colour, markersize=7)
-    axes[-1].set_xlabel("squared Fréchet distance to the renders", fontsize=9)
-    axes[-1].set_yticks(range(len(arms)), [""] * len(arms))
-    for panel in axes:
         panel.set_ylim(-0.6, len(arms) - 0.4)
     _save(figure, path)
 
 
+def _mark(panel: "Axes", metric: Metric, table: Mapping[str, Any]) -> None:
+    """Dashed lines at the references, their names above, one higher than the other: they may be close."""
+    if metric.key == "frechet_distance":
+        return  # the renders' own is 0, far from everything that is drawn
+    known = [
+        (name, table[name][metric.key]["mean"] * metric.scale)
+        for name in (RENDERS, CEILING)
+        if metric.key in table.get(name, {})
+    ]
+    for row, (name, value) in enumerate(sorted(known, key=lambda mark: mark[1])):
+        panel.axvline(value, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+        panel.annotate(
+            name, (value, 1.0), xycoords=("data", "axes fraction"), xytext=(4, 3 + 10 * row),
+            textcoords="offset points", ha="right", fontsize=8, color=_INK,
+        )  # fmt: skip
+
+
 def _dot(panel: "Axes", row: int, entry: Mapping[str, Any], scale: float, colour: str) -> None:
-    low, high = entry["low"] * scale, entry["high"] * scale
-    panel.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.4, solid_capstyle="round")
+    if entry.get("low") is not None:
+        ends = [entry["low"] * scale, entry["high"] * scale]
+        panel.plot(ends, [row, row], color=colour, linewidth=3, alpha=0.4, solid_capstyle="round")
     seeds = [value * scale for value in entry.get("seeds", [])]
     panel.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=9, alpha=0.8)
     panel.plot([entry["mean"] * scale], [row], "o", color=colour, markersize=7)
