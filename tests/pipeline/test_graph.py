@@ -90,6 +90,10 @@ GROUND_FLOOR = {
 """What changes no outs, or reads and writes them as everything does."""
 ELSEWHERE = {
     "alberti/diffusion/config.py": "its values are params",
+    "alberti/depth/__init__.py": "names only",
+    "alberti/depth/config.py": "its values are params",
+    "alberti/training/__init__.py": "names only",
+    "alberti/training/settings.py": "its values are params",
     "alberti/data/fit.py": "its values are params; prepare depends on all of alberti/data",
     "alberti/data/captions.py": "its values are params; prepare depends on all of alberti/data",
     "alberti/diffusion/hashing.py": "keys of checkpoints",

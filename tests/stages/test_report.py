@@ -69,7 +69,7 @@ def test_arms_are_told_apart_by_their_params(here: Path, params: Params) -> None
         "guided": "the weights of “unconstrained”, with edges turned towards the vanishing points while sampling",
     }
     assert inputs.stand_ins == ("train", "condition", "kitti", "test")
-    assert yaml.safe_load(inputs.params)["arms"]["constrained"] == {"constraint": "perspective"}
+    assert yaml.safe_load(inputs.params)["arms"]["constrained"]["constraint"] == "perspective"
 
 
 def test_notes_name_what_was_changed(here: Path, params: Params) -> None:

@@ -143,11 +143,11 @@ def test_weights_that_contradict_the_params_are_refused(here: Path, stage: Stage
 
 def test_detected_points_need_a_row_a_sample(here: Path, stage: Stage) -> None:
     values = yaml.safe_load((here / "params.yaml").read_text())
-    values["finetune"]["vanishing_points"] = "detected"
+    values["arms"]["constrained"]["vanishing_points"] = "detected"
     (here / "params.yaml").write_text(yaml.safe_dump(values))
     assert stage("annotate")[0] == 0
     path = here / "data/annotations/annotations.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    code, stderr = stage("finetune", "--name", "unconstrained")
+    code, stderr = stage("finetune", "--name", "constrained")
     assert code == 1
     assert "no row for" in stderr
