@@ -13,7 +13,16 @@ from typing import Any
 from alberti.errors import AlbertiError, DataError
 from alberti.reading import read_json
 
-__all__ = ["atomic_file", "atomic_folder", "changed_since", "read_json", "sha256_file", "sha256_json", "write_json", "write_text"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "changed_since",
+    "read_json",
+    "sha256_file",
+    "sha256_json",
+    "write_json",
+    "write_text",
+]
 
 
 def _temporary_sibling(path: Path) -> Path:

@@ -33,16 +33,16 @@ class LeftOut:
     def found(self) -> str:
         """What lies there instead of pictures."""
         depth = [f"{self.depth_folders} folders of depth maps"] if self.depth_folders else []
-        return ", ".join([*depth, _counted(dict(self.suffixes.most_common(6)))] if self.suffixes else depth) or "no files"
+        return (
+            ", ".join([*depth, _counted(dict(self.suffixes.most_common(6)))] if self.suffixes else depth) or "an empty folder"
+        )
 
 
 def _counted(suffixes: dict[str, int]) -> str:
     return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.items())
 
 
-def find_images(
-    root: Path, *, on_error: Callable[[str, OSError], None], left_out: LeftOut | None = None
-) -> Iterator[str]:
+def find_images(root: Path, *, on_error: Callable[[str, OSError], None], left_out: LeftOut | None = None) -> Iterator[str]:
     """Yield the paths of all pictures below ``root``, relative to it with forward slashes, sorted folder by folder.
 
     A picture is known by its suffix (:func:`alberti.images.picture_suffixes`). Hidden files and folders are left out, and

@@ -3,6 +3,7 @@
 Images are (H, W, 3) uint8 RGB; depth maps are (H, W) float32 metres along the optical axis, 0 = no measurement.
 """
 
+import contextlib
 import io
 import struct
 import zlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from alberti.errors import DataError
 from alberti.files import atomic_file
@@ -21,8 +22,8 @@ from alberti.reading import reading
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """The common formats, by suffix; :func:`picture_suffixes` has all that can be read here."""
 _FURTHER_SUFFIXES = (
-    ".jfif", ".jpe", ".gif", ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jpf", ".ppm", ".pgm", ".pnm", ".tga",
-    ".apng", ".mpo", ".qoi",
+    ".jfif", ".jpe", ".gif", ".avif", ".avifs", ".heic", ".heif", ".jp2", ".j2k", ".jpx", ".jpf", ".ppm", ".pgm", ".pnm",
+    ".tga", ".apng", ".mpo", ".qoi",
 )  # fmt: skip
 """Read where the installed Pillow can."""
 _UNREAD_SUFFIXES = (
@@ -87,23 +88,32 @@ def read_image(path: str | Path) -> np.ndarray:
         DataError: the file is missing, truncated, not an image or over 400 megapixels.
     """
     path = Path(path)
-    with reading(path, "image"):
+    with _reading_picture(path, "image"):
         return _decoded(path)
+
+
+@contextlib.contextmanager
+def _reading_picture(path: Path, what: str) -> Iterator[None]:
+    with reading(path, what):
+        try:
+            yield
+        except UnidentifiedImageError:
+            raise DataError(f"{path}: not an image that Pillow can read, where a {what} was expected") from None
 
 
 def read_picture_header(path: str | Path) -> PictureHeader:
     """A picture's size and kind, from its header; the pixels are not decoded. DataError as :func:`read_image`."""
     path = Path(path)
-    with reading(path, "image"):
+    with _reading_picture(path, "image"):
         try:
             with Image.open(path) as opened:
                 return _header(opened)
         except _NOT_MENDED:
             raise
-        except Exception:
+        except Exception as error:
             if (mended := _mended(path)) is not None:
                 return _header(mended)
-            if (values := _deep_tiff(path)) is not None:
+            if isinstance(error, UnidentifiedImageError) and (values := _deep_tiff(path)) is not None:
                 return PictureHeader(values.shape[1], values.shape[0], False)
             raise
 
@@ -119,10 +129,10 @@ def _decoded(path: Path) -> np.ndarray:
             return _pixels(opened, path)
     except _NOT_MENDED:
         raise
-    except Exception:
+    except Exception as error:
         if (mended := _mended(path)) is not None:
             return _pixels(mended, path)
-        if (values := _deep_tiff(path)) is not None:
+        if isinstance(error, UnidentifiedImageError) and (values := _deep_tiff(path)) is not None:
             return values
         raise
 
@@ -240,7 +250,7 @@ def read_depth(path: str | Path, scale: float = 256.0) -> np.ndarray:
 def read_channels(path: str | Path, what: str = "depth map") -> np.ndarray:
     """The stored values of a picture file that is data, not a photograph: (H, W) or (H, W, C), nothing converted."""
     path = Path(path)
-    with reading(path, what), Image.open(path) as opened:
+    with _reading_picture(path, what), Image.open(path) as opened:
         if opened.width * opened.height > _MAX_PIXELS:
             raise DataError(f"{path}: {opened.width} x {opened.height} pixels; at most {_MAX_PIXELS} are read")
         opened.load()

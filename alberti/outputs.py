@@ -56,7 +56,9 @@ def check_beside(path: Path, begins: str, option: str = "--out") -> None:
     except OSError:
         ours = False
     if not ours:
-        raise ConfigError(f"{option}: {path} would be written beside it, and holds something else; choose another name, or move it")
+        raise ConfigError(
+            f"{option}: {path} would be written as well, and holds something else; choose another name, or move it"
+        )
 
 
 def _check_apart(out: Path, inputs: Iterable[Path | None], option: str) -> None:

@@ -71,7 +71,8 @@ def decode(data: bytes, path: str | Path, what: str = "text file") -> str:
         text = data[start:].decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: the {what} is not text in UTF-8, nor in UTF-16 with a byte-order mark ({first_line(error)}); save it as UTF-8"
+            f"{path}: the {what} is no text in UTF-8, nor in UTF-16 with a byte-order mark ({first_line(error)}); "
+            "save it as UTF-8"
         ) from None
     if "\0" in text:
         raise DataError(f"{path}: the {what} holds null characters: no text, or UTF-16 without its mark; save it as UTF-8")
@@ -107,6 +108,42 @@ def read_json_lines(path: str | Path, what: str = "file") -> Iterator[tuple[int,
     """(number from 1, value) of every line that is not blank of a JSON-lines file."""
     for number, line in read_lines(path, what):
         yield number, parse_json(line, f"{path}, line {number}")
+
+
+class Lines:
+    """The lines of a text file that are not blank, each with its place, so that one can be had again: none is kept in memory.
+
+    Encodings and line ends as :func:`read_text`; a file that is not UTF-8 with ``\\n`` is kept in memory after all.
+    """
+
+    def __init__(self, path: str | Path, what: str = "text file"):
+        self.path, self.what = Path(path), what
+        with reading(path, what), open(path, "rb") as file:
+            encoding, self._start = encoding_of(file.read(4))
+            file.seek(self._start)
+            plain = encoding == "utf-8" and b"\r" not in file.readline().rstrip(b"\r\n")
+        self._kept = None if plain else dict(read_lines(path, what))
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        if self._kept is not None:
+            yield from self._kept.items()
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self._start)
+            while line := file.readline():
+                if line.strip():
+                    yield file.tell() - len(line), self._text(line)
+
+    def at(self, place: int) -> str:
+        """The line at a place that iteration gave."""
+        if self._kept is not None:
+            return self._kept[place]
+        with open(self.path, "rb") as file:
+            file.seek(place)
+            return self._text(file.readline())
+
+    def _text(self, line: bytes) -> str:
+        return decode(line, self.path, self.what).strip("\n")
 
 
 def read_array(path: str | Path, key: str | None = None, what: str = "NumPy file") -> np.ndarray:
