@@ -98,7 +98,7 @@ def _reading_picture(path: Path, what: str) -> Iterator[None]:
         try:
             yield
         except UnidentifiedImageError:
-            raise DataError(f"{path}: not an image that Pillow can read, where a {what} was expected") from None
+            raise DataError(f"{path}: cannot read the {what}: not an image that Pillow can read") from None
 
 
 def read_picture_header(path: str | Path) -> PictureHeader:

@@ -71,11 +71,13 @@ def decode(data: bytes, path: str | Path, what: str = "text file") -> str:
         text = data[start:].decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: the {what} is no text in UTF-8, nor in UTF-16 with a byte-order mark ({first_line(error)}); "
+            f"{path}: cannot read the {what}: no text in UTF-8, nor in UTF-16 with a byte-order mark ({first_line(error)}); "
             "save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise DataError(f"{path}: the {what} holds null characters: no text, or UTF-16 without its mark; save it as UTF-8")
+        raise DataError(
+            f"{path}: cannot read the {what}: null characters, so no text, or UTF-16 without its mark; save it as UTF-8"
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

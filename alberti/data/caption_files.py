@@ -13,6 +13,7 @@ with another one; where that leaves two pictures, the name with more folders in 
 
 import csv
 import io
+import itertools
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -52,6 +53,9 @@ def read_captions(root: Path, files: Iterable[str], pictures: Sequence[str]) -> 
         DataError: a malformed file, one that names no picture of ``pictures``, two files with captions of one picture.
     """
     found = sorted(path for path in files if PurePosixPath(path).name.lower() in _TABLE_NAMES)
+    for path, other in itertools.pairwise(found):
+        if PurePosixPath(path).parent == PurePosixPath(other).parent:
+            raise DataError(f"{root}: captions stand in {path} and in {other}; keep one of them")
     index = _Pictures(pictures)
     captions: dict[str, str] = {}
     source: dict[str, str] = {}
