@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alberti.errors import DataError
+from alberti.reading import Lines
 
 
 def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -15,10 +16,8 @@ def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                yield parse_row(path, line)
+    for _, line in Lines(path, "file of annotations"):
+        yield parse_row(path, line)
 
 
 def parse_row(path: Path, line: str) -> dict[str, Any]:
@@ -28,8 +27,8 @@ def parse_row(path: Path, line: str) -> dict[str, Any]:
         points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
         if not isinstance(row["image"], str) or not np.isfinite(points).all():
             raise ValueError("image must be a path, vanishing_points finite")
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # any JSON may stand there
         raise DataError(
             f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
-        ) from error
+        ) from None
     return row
