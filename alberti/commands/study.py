@@ -18,7 +18,9 @@ def create(
     arms: Annotated[list[str] | None, typer.Argument(metavar="[NAME=FOLDER]...", help="Arms: pictures, or data sets.")] = None,
     run: Annotated[Path | None, typer.Option(help="A finished run's folder: its arms and renders are taken.")] = None,
     only: Annotated[str | None, typer.Option(help="With --run: these arms, separated by commas.")] = None,
-    compare: Annotated[list[str] | None, typer.Option(metavar="ARM:OTHER", help="A comparison; default: each with each.")] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(metavar="ARM:OTHER", help="A comparison; default: each with each.")
+    ] = None,
     straight: Annotated[Path | None, typer.Option(help="Renders or photographs to make catch pairs of.")] = None,
     title: Annotated[str, typer.Option(help="What raters read in the window's title.")] = "Which picture?",
     blocks: Annotated[str, typer.Option(help="Questions, in this order.")] = "realism,lines",
@@ -29,14 +31,18 @@ def create(
     catch: Annotated[int, typer.Option(min=0, help="Catch pairs a block: a straight picture against the same one bent.")] = 5,
     repeats: Annotated[int, typer.Option(min=0, help="Pairs a block that come again, sides swapped.")] = 4,
     practice: Annotated[int, typer.Option(min=0, help="Practice pairs a block.")] = 2,
-    catch_bend: Annotated[float, typer.Option(min=0.001, max=0.2, help="Bend of catch pairs, rms, as a share of width.")] = 0.02,
+    catch_bend: Annotated[
+        float, typer.Option(min=0.001, max=0.2, help="Bend of catch pairs, rms, as a share of width.")
+    ] = 0.02,
     min_catch: Annotated[float, typer.Option(min=0, max=1, help="Rule: share of catch pairs to get right.")] = 0.8,
     min_repeat: Annotated[float, typer.Option(min=0, max=1, help="Rule: share of repeats to answer alike.")] = 0.25,
     min_ms: Annotated[float, typer.Option(min=0, help="Rule: median response time in milliseconds.")] = 400,
     completion_code: Annotated[str | None, typer.Option(help="One code for all (Prolific); default: each rater's own.")] = None,
     completion_url: Annotated[str | None, typer.Option(help="Where raters go at the end, https://...")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    plan: Annotated[bool, typer.Option("--plan", help="Make nothing: say how wide the intervals will be, by simulation.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Make nothing: say how wide the intervals will be, by simulation.")
+    ] = False,
     preference: Annotated[float, typer.Option(min=0.01, max=0.99, help="With --plan: the share to find.")] = 0.6,
     raters: Annotated[str, typer.Option(help="With --plan: numbers of raters to try.")] = "10,20,40,80",
     careless: Annotated[float, typer.Option(min=0, max=1, help="With --plan: share of raters who answer by lot.")] = 0.1,
@@ -81,8 +87,12 @@ def serve(
     folder: Folder,
     host: Annotated[str, typer.Option(help="Address to listen on; the default is for this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8642,
-    public_url: Annotated[str | None, typer.Option(help="The address that raters type, if another one (a proxy, a name).")] = None,
-    behind_proxy: Annotated[bool, typer.Option("--behind-proxy", help="Believe X-Forwarded-* of a proxy on this machine.")] = False,
+    public_url: Annotated[
+        str | None, typer.Option(help="The address that raters type, if another one (a proxy, a name).")
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Believe X-Forwarded-* of a proxy on this machine.")
+    ] = False,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second that one address may make.")] = 200,
     begins: Annotated[float, typer.Option(min=1, help="New raters a minute that one address may bring.")] = 60,
 ) -> None:
@@ -103,7 +113,9 @@ def analyse(
 
     results = write_results(folder, out or folder / "results", proxies=proxies or [])
     _print_results(results)
-    print(f"{out or folder / 'results'}/index.html, results.json, comparisons.csv, raters.csv, pairs.csv, answers.jsonl")
+    print(
+        f"{folder}/answers.jsonl; {out or folder / 'results'}/index.html, results.json, comparisons.csv, raters.csv, pairs.csv"
+    )
 
 
 @study.command()
@@ -117,7 +129,9 @@ def status(folder: Folder) -> None:
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     print("rater,platform,external_id,code,finished,withdrawn")
     for person in store.people():
-        print(",".join(str(_cell(person[key])) for key in ("number", "platform", "external_id", "code", "finished", "withdrawn")))
+        print(
+            ",".join(str(_cell(person[key])) for key in ("number", "platform", "external_id", "code", "finished", "withdrawn"))
+        )
 
 
 @study.command("export")
@@ -126,7 +140,9 @@ def export_study(
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     label_studio: Annotated[bool, typer.Option("--label-studio", help="Tasks and interface for Label Studio.")] = False,
     raters: Annotated[int, typer.Option(min=1, help="Series of pairs to write, one a rater.")] = 100,
-    post: Annotated[str | None, typer.Option(help="Address that takes the answers by POST; default: raters send a file.")] = None,
+    post: Annotated[
+        str | None, typer.Option(help="Address that takes the answers by POST; default: raters send a file.")
+    ] = None,
     image_prefix: Annotated[str, typer.Option(help="With --label-studio: what stands before a picture's file name.")] = (
         "/data/local-files/?d=pictures/"
     ),
@@ -155,10 +171,14 @@ def import_answers(
 def proxies(
     out: Annotated[Path, typer.Argument(help="The JSON file to write; a .csv comes beside it.")],
     arms: Annotated[list[str] | None, typer.Argument(metavar="[NAME=FOLDER]...", help="Arms: pictures, or data sets.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model's folder or hub id, such as yuvalkirstain/PickScore_v1.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model's folder or hub id, such as yuvalkirstain/PickScore_v1.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="A finished run's folder: its arms and renders are taken.")] = None,
     only: Annotated[str | None, typer.Option(help="With --run: these arms, separated by commas.")] = None,
-    straight: Annotated[Path | None, typer.Option(help="Straight pictures to bend, for checking what the models notice.")] = None,
+    straight: Annotated[
+        Path | None, typer.Option(help="Straight pictures to bend, for checking what the models notice.")
+    ] = None,
     prompt: Annotated[str, typer.Option(help="For pictures that have no caption.")] = "a realistic photo of a street",
     processor: Annotated[str | None, typer.Option(help="Where the processor is, if not with the model.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,

@@ -102,7 +102,10 @@ def read_answers(path: str | Path) -> Iterator[Answer]:
 
 
 def collect(folder: str | Path) -> list[Answer]:
-    """Every answer of a study folder: the server's database, else ``answers.jsonl``, and the files of ``imported/``.
+    """Every answer of a study folder: of the server's database, of the files of ``imported/``, and of ``answers.jsonl``.
+
+    ``answers.jsonl`` adds only raters that the others do not know. Where there is a database, it alone says what the server
+    took: whoever withdrew does not come back through an older file.
 
     Raises:
         DataError: an answer of another study, or two to one trial of one rater.
@@ -111,13 +114,15 @@ def collect(folder: str | Path) -> list[Answer]:
 
     folder = Path(folder)
     study = Study.open(folder)
-    answers: list[Answer] = []
-    if (folder / DATABASE).is_file():
-        answers += read_store(folder, study)
-    elif (folder / ANSWERS).is_file():
-        answers += read_answers(folder / ANSWERS)
+    has_database = (folder / DATABASE).is_file()
+    answers: list[Answer] = read_store(folder, study) if has_database else []
     for path in sorted((folder / IMPORTED).glob("*.jsonl")):
         answers += read_answers(path)
+    if (folder / ANSWERS).is_file():
+        known = {answer.rater for answer in answers}
+        for answer in read_answers(folder / ANSWERS):
+            if answer.rater not in known and not (has_database and answer.source == "server"):
+                answers.append(answer)
     check_answers(answers, study.id, folder)
     return answers
 

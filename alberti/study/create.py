@@ -1,11 +1,12 @@
 """From folders of pictures to a study folder."""
 
+import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from alberti.image_folder import find_images
 from alberti.images import read_image, write_image
 from alberti.progress import track
 from alberti.seeding import numpy_generator
+from alberti.study.answers import ANSWERS
 from alberti.study.bend import bend
 from alberti.study.design import BENT, STRAIGHT, Arm, Block, Picture, Rules, Study, check_pictures
 from alberti.study.texts import write_texts
@@ -131,7 +133,7 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
     sources = {arm: {source.name: source for source in _with_seeds(arms, arm)} for arm in arms}
     names = _common_names(sources, arms, options)
     comparisons = options.comparisons or tuple((a, b) for place, a in enumerate(arms) for b in list(arms)[:place])
-    blocks = _blocks(options, len(comparisons), len(names))
+    blocks = make_blocks(options, len(comparisons), len(names))
     with _filled(out) as folder:
         (folder / "pictures").mkdir()
         pictures = [
@@ -161,12 +163,17 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
     return study
 
 
-def _filled(out: Path) -> Any:
-    """``out`` as an atomic folder; what lay there already (answers that came first) is refused, not lost."""
-    if out.is_dir() and any(out.iterdir()):
-        found = ", ".join(sorted(path.name for path in out.iterdir())[:5])
-        raise DataError(f"{out}: expected a new or empty folder, found {found}; choose another one")
-    return atomic_folder(out)
+@contextlib.contextmanager
+def _filled(out: Path) -> Iterator[Path]:
+    """``out`` as an atomic folder. Hidden files and an empty ``answers.jsonl`` stay; anything else there is refused, not lost."""
+    there = sorted(out.iterdir()) if out.is_dir() else []
+    stay = [path for path in there if path.name.startswith(".") or (path.name == ANSWERS and not path.stat().st_size)]
+    if found := [path.name for path in there if path not in stay]:
+        raise DataError(f"{out}: expected a new or empty folder, found {', '.join(found[:5])}; choose another one")
+    with atomic_folder(out) as folder:
+        yield folder
+        for path in stay:
+            shutil.copyfile(path, folder / path.name)
 
 
 def _with_seeds(arms: Mapping[str, Path], arm: str) -> list[Source]:
@@ -202,7 +209,8 @@ def _common_names(sources: Mapping[str, Mapping[str, Source]], arms: Mapping[str
     return names
 
 
-def _blocks(options: Options, comparisons: int, names: int) -> tuple[Block, ...]:
+def make_blocks(options: Options, comparisons: int, names: int) -> tuple[Block, ...]:
+    """The blocks of a study with so many comparisons and pictures."""
     unknown = [key for key in options.blocks if key not in QUESTIONS]
     if unknown or not options.blocks:
         raise ConfigError(f"--blocks {','.join(options.blocks)}: expected some of {', '.join(QUESTIONS)}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from alberti.progress import track
 from alberti.study.analysis import rater_table
+from alberti.study.create import Options, make_blocks
 from alberti.study.design import BENT, STRAIGHT, Arm, Study
 from alberti.study.schedule import Schedule
 from alberti.study.simulate import Raters, imagined_pictures, simulate
@@ -32,7 +33,29 @@ def plan(
     Only the first block and the first comparison are looked at: the others have the same numbers.
     """
     cases = [(count, pairs) for pairs in per_comparison for count in raters if pairs <= pictures]
-    return [_case(study, count, pairs, pictures, simulated, studies) for count, pairs in track(cases, "simulating", unit="designs")]
+    return [
+        _case(study, count, pairs, pictures, simulated, studies) for count, pairs in track(cases, "simulating", unit="designs")
+    ]
+
+
+def plan_arms(
+    arms: list[str],
+    options: Options,
+    pictures: int,
+    raters: list[int],
+    preference: float,
+    careless: float,
+    *,
+    studies: int = 100,
+) -> list[dict[str, Any]]:
+    """:func:`plan` for a study as ``create`` would make it, with as many pairs as it would take, half and twice that."""
+    comparisons = options.comparisons or tuple((a, b) for place, a in enumerate(arms) for b in arms[:place])
+    blocks = make_blocks(options, len(comparisons), pictures)
+    study = imagined_study(arms, comparisons=comparisons, blocks=blocks, rules=options.rules)
+    usual = blocks[0].per_comparison
+    pairs = sorted({max(1, usual // 2), usual, min(2 * usual, pictures)})
+    simulated = Raters(preference, careless=careless)
+    return plan(study, raters=raters, pictures=pictures, per_comparison=pairs, simulated=simulated, studies=studies)
 
 
 def _case(study: Study, count: int, pairs: int, pictures: int, simulated: Raters, studies: int) -> dict[str, Any]:

@@ -25,7 +25,10 @@ def serve(
     bound = int(listening.getsockname()[1])
     hosts, shown = addresses(host, bound, public_url)
     limits = Limits(
-        address_requests_per_second=rate, address_burst=int(5 * rate), begins_per_minute=begins, begins_burst=int(max(begins, 1))
+        address_requests_per_second=rate,
+        address_burst=int(5 * rate),
+        begins_per_minute=begins,
+        begins_burst=int(max(begins, 1)),
     )
     app = create_app(folder, hosts=hosts, limits=limits, secure=shown.startswith("https://"))
     config = uvicorn.Config(
@@ -70,5 +73,7 @@ def addresses(host: str, port: int, public_url: str | None) -> tuple[list[str], 
         return hosts, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     parts = urlsplit(public_url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/"):
-        raise ConfigError(f"--public-url {public_url}: expected http://NAME or https://NAME, with a port or not, without a path")
+        raise ConfigError(
+            f"--public-url {public_url}: expected http://NAME or https://NAME, with a port or not, without a path"
+        )
     return [*hosts, parts.netloc.lower()], public_url.rstrip("/") + "/"

@@ -58,7 +58,11 @@ class _Server:
         static = files("alberti.study") / "static"
         self.static = {name: (static / name).read_bytes() for name in STATIC}
         self.pages = Environment(
-            loader=PackageLoader("alberti.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=PackageLoader("alberti.study"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
 
     def page(self, name: str, status: int = 200, **values: Any) -> HTMLResponse:

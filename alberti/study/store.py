@@ -134,7 +134,9 @@ class Store:
                 raise
             connection.execute("COMMIT")
 
-    def begin(self, *, platform: str | None = None, external_id: str | None = None, parameters: Any = None) -> tuple[str, Rater]:
+    def begin(
+        self, *, platform: str | None = None, external_id: str | None = None, parameters: Any = None
+    ) -> tuple[str, Rater]:
         """A new rater and the token that is theirs alone; AlreadyHere if the platform's person has one."""
         token, now = secrets.token_urlsafe(32), time.time()
         code = secrets.token_hex(4).upper()

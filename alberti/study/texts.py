@@ -92,7 +92,9 @@ def read_texts(folder: Path) -> dict[str, Any]:
     labels = read_json(path)
     unknown = [name for name in labels if name not in INTERFACE] if isinstance(labels, dict) else ["(not an object)"]
     if unknown or not all(isinstance(label, str) for label in labels.values()):
-        raise DataError(f"{path}: expected an object of texts with names out of {', '.join(INTERFACE)}; got {unknown or labels}")
+        raise DataError(
+            f"{path}: expected an object of texts with names out of {', '.join(INTERFACE)}; got {unknown or labels}"
+        )
     return {**texts, "interface": {**INTERFACE, **labels}}
 
 

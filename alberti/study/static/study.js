@@ -4,7 +4,7 @@
   const $ = (id) => document.getElementById(id);
   const settings = JSON.parse($("settings").textContent);
   const labels = settings.labels;
-  const GAP = 12;
+  const GAP = 12, FRAME = 10;  // between the pictures; around them, for the outline of the chosen one
   const VIEWS = ["consent", "intro", "trial", "end", "notice"];
   const LEFT_KEYS = ["ArrowLeft", "ArrowUp", "f", "F"];
   const RIGHT_KEYS = ["ArrowRight", "ArrowDown", "j", "J"];
@@ -137,8 +137,9 @@
     if (!current || current.phase !== "trial" || $("trial").hidden) return;
     const [width, height] = current.trial.size;
     const stage = $("stage"), aspect = width / height;
-    const row = Math.min((stage.clientWidth - GAP) / 2, stage.clientHeight * aspect);
-    const column = Math.min(stage.clientWidth, ((stage.clientHeight - GAP) / 2) * aspect);
+    const wide = stage.clientWidth - FRAME, high = stage.clientHeight - FRAME;
+    const row = Math.min((wide - GAP) / 2, high * aspect);
+    const column = Math.min(wide, ((high - GAP) / 2) * aspect);
     const layout = column > row ? "column" : "row";
     const shown = Math.floor(Math.min(Math.max(row, column), Math.max(2 * width, settings.minimum)));
     stage.dataset.layout = layout;
@@ -272,6 +273,9 @@
     notice(error instanceof Gone ? labels.gone : labels.failed);
   }
 
+  $("intro").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target === $("intro")) $("start").click();
+  });
   document.addEventListener("keydown", (event) => {
     if ($("trial").hidden || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
     const chosen = LEFT_KEYS.includes(event.key) ? "left" : RIGHT_KEYS.includes(event.key) ? "right" : null;
