@@ -22,7 +22,7 @@ COMMANDS = {
 
 
 def _load(name: str) -> Callable[..., Any]:
-    """The function behind a command, or its group of commands: in ``alberti.commands``, or brought by another package's entry point.
+    """The function behind a command, or its group: in ``alberti.commands``, or brought by another package's entry point.
 
     ``doctor`` comes that way, because it belongs to the pipeline, which the library does not import.
     """

@@ -49,7 +49,7 @@ def create(
 ) -> None:
     """Make a study folder of arms (NAME=FOLDER, at least two) or of a finished run (--run).
 
-    Everything in texts/ and the questions in study.json can be edited until the first rater begins; rules can not be changed after.
+    texts/ can be edited at any time, questions and rules in study.json until the first rater begins.
     """
     from alberti.study.create import Options, create_study, read_source
     from alberti.study.design import Rules

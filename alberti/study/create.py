@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Options:
     repeats: int = 4
     practice: int = 2
     catch_bend: float = CATCH_BEND
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     completion_code: str | None = None
     completion_url: str | None = None
 
@@ -165,7 +165,7 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
 
 @contextlib.contextmanager
 def _filled(out: Path) -> Iterator[Path]:
-    """``out`` as an atomic folder. Hidden files and an empty ``answers.jsonl`` stay; anything else there is refused, not lost."""
+    """``out`` as an atomic folder. Hidden files and an empty ``answers.jsonl`` stay; anything else is refused, not lost."""
     there = sorted(out.iterdir()) if out.is_dir() else []
     stay = [path for path in there if path.name.startswith(".") or (path.name == ANSWERS and not path.stat().st_size)]
     if found := [path.name for path in there if path not in stay]:
@@ -265,8 +265,8 @@ def _catch_pairs(
     sources = own if straight is None else read_source(straight)
     if len(sources) < needed:
         raise DataError(
-            f"{straight or 'the first arm'}: {len(sources)} pictures, but a rater sees {needed} catch and practice pairs a block; "
-            "give more (--straight) or ask for fewer (--catch, --practice)"
+            f"{straight or 'the first arm'}: {len(sources)} pictures, but a rater sees {needed} catch and practice pairs a "
+            "block; give more (--straight) or ask for fewer (--catch, --practice)"
         )
     order = numpy_generator(options.seed, "catch").permutation(len(sources))[: 3 * needed]
     pictures = []

@@ -1,4 +1,4 @@
-"""What stands between the network and the study: hosts, origins, sizes and rates are checked, and every answer gets its headers."""
+"""What stands between the network and the study: hosts, origins, sizes and rates are checked, and headers are added."""
 
 import asyncio
 import json

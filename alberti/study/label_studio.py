@@ -1,7 +1,7 @@
 """The study as tasks of Label Studio's pairwise template, and its annotations as answers.
 
-A task names its pictures and carries the place of the pair in the series, so that what comes back can be checked and counted like
-answers of our own page. Label Studio measures no time to the first paint: ``lead_time`` is what it has.
+A task names its pictures and carries the place of the pair in the series, so that what comes back can be checked and counted
+like answers of our own page. Label Studio measures no time to the first paint: ``lead_time`` is what it has.
 """
 
 import shutil
@@ -24,7 +24,8 @@ def labelling_interface(study: Study) -> str:
     return (
         f'<View>\n  <Header value={title}/>\n  <Header value="$question"/>\n'
         '  <Pairwise name="preference" toName="left,right"/>\n'
-        '  <View style="display: flex; gap: 12px">\n    <Image name="left" value="$left"/>\n    <Image name="right" value="$right"/>\n'
+        '  <View style="display: flex; gap: 12px">\n    <Image name="left" value="$left"/>\n'
+        '    <Image name="right" value="$right"/>\n'
         "  </View>\n</View>\n"
     )
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from alberti.study.design import Study
 
 _SPLIT_PAIRS = 12
 _THUMBNAIL = 280
+_NONE = "\N{EN DASH}"
 
 
 def write_results(folder: Path, out: Path, *, proxies: Sequence[Path] = ()) -> dict[str, Any]:
@@ -108,16 +110,16 @@ def _environment() -> Any:
     environment = Environment(
         loader=PackageLoader("alberti.study"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.1f} %"
-    environment.filters["seconds"] = lambda value: "–" if value is None else f"{value / 1000:.1f} s"
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.2f}"
+    environment.filters["percent"] = lambda value: _NONE if value is None else f"{100 * value:.1f} %"
+    environment.filters["seconds"] = lambda value: _NONE if value is None else f"{value / 1000:.1f} s"
+    environment.filters["number"] = lambda value: _NONE if value is None else f"{value:.2f}"
     return environment
 
 
 def _shown(folder: Path, study: Study, pairs: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of ``pairs`` with both pictures as data."""
     shown = []
-    for row in pairs.to_dict("records"):
+    for row in json.loads(pairs.to_json(orient="records")):
         pictures = [(arm, study.by_place[arm, row["picture"]]) for arm in (row["arm"], row["other"])]
         data = [{"arm": arm, "data": _thumbnail(folder / picture.file)} for arm, picture in pictures]
         shown.append({**row, "pictures": data})
@@ -139,6 +141,6 @@ def _write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def analyse_answers(answers: Sequence[Answer], study: Study | None = None) -> dict[str, Any]:
-    """The results of answers alone; without their study its rules are the defaults, and its comparisons those that were asked."""
+    """The results of answers alone; without their study, rules are the defaults and comparisons those that were asked."""
     design = Design.guess(answers) if study is None else Design.of(study)
     return analyse(answer_table(answers), design)

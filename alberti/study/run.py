@@ -1,7 +1,7 @@
 """What a finished run needs of its study, which lies in the folder ``study/`` of the run.
 
-Answers count from ``study/answers.sqlite`` (collected there), ``study/answers.jsonl`` (put there) and ``study/imported/``. A folder
-with nothing but ``answers.jsonl`` is enough: rules are the defaults then.
+Answers count from ``study/answers.sqlite`` (collected there), ``study/answers.jsonl`` (put there) and ``study/imported/``. A
+folder with nothing but ``answers.jsonl`` is enough: rules are the defaults then.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class RunStudy:
         return {} if self.results is None else arm_table(self.results)
 
     def fragment(self, *, link_base: str = "..") -> str:
-        """A piece of HTML without a heading: the results, or how to get them. ``link_base``: from the page to the run's folder."""
+        """A piece of HTML without a heading: the results, or how to get them. ``link_base``: from the page to the run."""
         if self.results is not None:
             page = self.folder / "results" / "index.html"
             return render_fragment(self.results, page=f"{link_base}/{FOLDER}/results/index.html" if page.is_file() else None)

@@ -1,7 +1,7 @@
 """The web page that asks: FastAPI in front of a :class:`~alberti.study.store.Store`.
 
-A rater is known by an unguessable token in a cookie that scripts cannot read. What may be fetched: the pages, three files of this
-package, and the pictures of the rater's own next two pairs, by pair and side. No part of a request ever becomes a path.
+A rater is known by an unguessable token in a cookie that scripts cannot read. What may be fetched: the pages, three files of
+this package, and the pictures of the rater's own next two pairs, by pair and side. No part of a request ever becomes a path.
 """
 
 import json
@@ -123,7 +123,7 @@ def create_app(folder: str | Path, *, hosts: list[str], limits: Limits | None = 
     server = _Server(folder, study)
     app = FastAPI(title=study.title, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store = server.store
-    app.add_middleware(Guard, hosts=hosts, limits=limits or Limits(), token_of=token_of)  # type: ignore[arg-type]
+    app.add_middleware(Guard, hosts=hosts, limits=limits or Limits(), token_of=token_of)
     _add_pages(app, server, secure)
     _add_api(app, server)
 

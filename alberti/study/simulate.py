@@ -48,8 +48,10 @@ def simulate(study: Study, schedule: Schedule, raters: Raters, count: int, seed:
     rows = []
     for name, trial, chosen, ms in _choices(study, schedule, raters, count, seed):
         rows.append(
-            (name, trial.index, trial.block.key, trial.kind, trial.left.name, trial.left.scene)
-            + (trial.left.arm, trial.right.arm, chosen, trial.repeat_of, ms, True, study.digest)
+            [
+                *(name, trial.index, trial.block.key, trial.kind, trial.left.name, trial.left.scene),
+                *(trial.left.arm, trial.right.arm, chosen, trial.repeat_of, ms, True, study.digest),
+            ]
         )
     columns = ["rater", "trial", "block", "kind", "picture", "scene", "left", "right", "chosen", "repeat_of", "ms", "finished"]
     return complete_table(pd.DataFrame(rows, columns=[*columns, "design"]))

@@ -1,7 +1,7 @@
 """Shares and Bradley-Terry strengths with intervals that respect that answers of one rater, and of one scene, are alike.
 
-Two-way clustered variance (Cameron, Gelbach and Miller 2011): of clusters of raters plus that of clusters of scenes minus that of
-their intersection, never less than either alone. Quantiles are Student's, with the smaller number of clusters less one.
+Two-way clustered variance (Cameron, Gelbach and Miller 2011): of clusters of raters plus that of clusters of scenes minus that
+of their intersection, never less than either alone. Quantiles are Student's, with the smaller number of clusters less one.
 """
 
 import math
@@ -29,7 +29,7 @@ class Share:
         return asdict(self)
 
 
-def clustered_share(values: Sequence[float] | np.ndarray, raters: Any, scenes: Any, *, level: float = 0.95) -> Share | None:
+def clustered_share(values: Any, raters: Any, scenes: Any, *, level: float = 0.95) -> Share | None:
     """The mean of (n,) zeros and ones and its interval; None without answers.
 
     The interval is Wilson's for the number of independent answers that would have the clustered variance, so that it stays

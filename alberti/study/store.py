@@ -59,6 +59,13 @@ CREATE TRIGGER IF NOT EXISTS answers_in_order BEFORE INSERT ON answers
     WHEN NEW.trial <> (SELECT COUNT(*) FROM answers WHERE rater = NEW.rater)
     BEGIN SELECT RAISE(ABORT, 'not the next trial of this rater'); END;
 """
+_ABANDONED_SLOT = """
+SELECT MIN(slot) FROM (
+    SELECT slot, MAX(finished_at IS NOT NULL OR (withdrawn_at IS NULL AND
+        MAX(created_at, COALESCE((SELECT MAX(received_at) FROM answers WHERE rater = number), 0)) > ?)) AS taken
+    FROM raters GROUP BY slot
+) WHERE taken = 0
+"""
 
 
 @dataclass(frozen=True)
@@ -157,12 +164,7 @@ class Store:
     @staticmethod
     def _free_slot(connection: sqlite3.Connection, now: float) -> int:
         """The first slot whose rater withdrew or left without finishing; else a new one."""
-        abandoned = connection.execute(
-            "SELECT MIN(slot) FROM (SELECT slot, MAX(finished_at IS NOT NULL OR (withdrawn_at IS NULL AND MAX(created_at,"
-            " COALESCE((SELECT MAX(received_at) FROM answers WHERE rater = number), 0)) > ?)) AS taken FROM raters GROUP BY slot)"
-            " WHERE taken = 0",
-            (now - _ABANDONED_S,),
-        ).fetchone()[0]
+        abandoned = connection.execute(_ABANDONED_SLOT, (now - _ABANDONED_S,)).fetchone()[0]
         if abandoned is not None:
             return int(abandoned)
         return int(connection.execute("SELECT COALESCE(MAX(slot) + 1, 0) FROM raters").fetchone()[0])
