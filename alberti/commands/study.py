@@ -189,9 +189,10 @@ def proxies(
     folders, renders = _arms(arms or [], run, only)
     if not model:
         raise ConfigError("--model: name at least one, a folder or a hub id")
-    if (straight or renders) is None:
+    bendable = straight or renders
+    if bendable is None:
         raise ConfigError("--straight: needed to check whether the models notice bent pictures (renders or photographs)")
-    rows = score_proxies(folders, straight or renders, model, out, prompt=prompt, processor=processor, device=device)
+    rows = score_proxies(folders, bendable, model, out, prompt=prompt, processor=processor, device=device)
     for line in rows:
         print(line)
     print(f"{out}, {out.with_suffix('.csv')}")

@@ -80,13 +80,14 @@ def score_proxies(
         DataError: arms without common pictures, or a model that cannot be used.
     """
     captions = {name: text for folder in arms.values() for name, text in _captions(folder)}
-    results, lines = [], []
+    results: list[dict[str, Any]] = []
+    lines: list[str] = []
     for name in models:
         model = ImageTextModel(name, processor=processor, device=device)
         bends = check_bends(model, straight, prompt)
         comparisons = _compare_arms(model, arms, captions, prompt)
-        result = {"model": name, "bends": bends, "notices": notices(bends), "comparisons": comparisons}
-        results.append({**result, "verdict": verdict(bends)})
+        found = {"notices_px": notices(bends), "verdict": verdict(bends)}
+        results.append({"model": name, "bends": bends, "comparisons": comparisons, **found})
         lines += [f"{name}: {verdict(bends)}"]
         lines += [
             f"  {_named(row):<40} {row['share']:.1%} ({row['low']:.1%} to {row['high']:.1%})" for row in comparisons + bends
@@ -116,7 +117,7 @@ def check_bends(model: Any, straight: Path, prompt: str, *, bends: Sequence[floa
 
 
 def notices(bends: Sequence[Mapping[str, Any]]) -> float | None:
-    """The smallest bend, in pixels, from which on the model prefers straight pictures beyond doubt; None: none that was tried."""
+    """The smallest bend, in pixels, from which on the model clearly prefers straight pictures; None: none that was tried."""
     smallest = None
     for row in sorted(bends, key=lambda row: -row["rms_px"]):
         if row["low"] <= 0.5:
