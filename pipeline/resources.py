@@ -6,6 +6,7 @@ The figures are those of the small models of the profiles `default` and `gpu`; f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from alberti.errors import ConfigError
 from pipeline.graph import Unit
@@ -62,7 +63,8 @@ def needs_of(stage: str, overrides: Sequence[str] = ()) -> Needs:
                 "such as finetune.seconds=3600"
             )
         if name == stage:
-            found = replace(found, **{key: _value(types[key], value, override)})
+            changed: dict[str, Any] = {key: _value(types[key], value, override)}
+            found = replace(found, **changed)
     return found
 
 
@@ -83,7 +85,7 @@ def path_lengths(units: Mapping[str, Unit], seconds: Mapping[str, float]) -> dic
         units: every unit after what it waits for.
     """
     lengths = dict.fromkeys(units, 0.0)
-    for name in reversed(units):
+    for name in reversed(list(units)):
         lengths[name] += seconds[name]
         for upstream in units[name].upstream:
             lengths[upstream] = max(lengths[upstream], lengths[name])
