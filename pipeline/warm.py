@@ -18,6 +18,7 @@ import os
 import runpy
 import selectors
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ _IDLE = 90.0
 """Seconds without work after which the process ends."""
 
 
-def environment_for(project: Path, owner: int) -> dict[str, str]:
-    """What to add to a unit's environment so that its `python -m stages.X` runs warm, with the code of ``project``.
+def environment_for(project: Path, owner: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` such that `python -m stages.X` runs warm, with the code of ``project``.
 
     Args:
         owner: the process with which the server ends.
@@ -44,11 +45,12 @@ def environment_for(project: Path, owner: int) -> dict[str, str]:
     folder = Path(tempfile.gettempdir()) / f"alberti-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        return {}
+        return dict(environment)
     name = hashlib.sha256(f"{project.resolve()} {owner} {sys.executable}".encode()).hexdigest()[:16]
     shim(folder / name)
-    path = f"{folder / name}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {"ALBERTI_WARM": str(folder / f"{name}.socket"), "ALBERTI_OWNER": str(owner), "PATH": path}
+    path = f"{folder / name}{os.pathsep}{environment.get('PATH', '')}"
+    address = str(folder / f"{name}.socket")
+    return {**environment, "ALBERTI_WARM": address, "ALBERTI_OWNER": str(owner), "PATH": path}
 
 
 def shim(folder: Path) -> None:
@@ -295,7 +297,10 @@ def main() -> None:
     try:
         server.serve()
     finally:
-        address.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(address.with_suffix(""))
+            for suffix in (".socket", ".socket.lock", ".socket.log"):
+                address.with_suffix(suffix).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
