@@ -77,8 +77,9 @@ def slurm(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
         stamps = " ".join(_stamp(unit).replace("$(RUN)/", "") for unit in wave)
         lines += [
             f"wave=({stamps})",
-            f"after=$(sbatch --parsable --job-name=alberti-{number} --array=0-{len(wave) - 1} $OPTIONS ${{after:+--dependency=afterok:$after}} \\",
-            '  --output="$RUN/logs/slurm-%A_%a.log" --wrap "stamps=(${wave[*]}); make -f \\"$RUN/plan.mk\\" RUN=\\"$RUN\\" '
+            f"after=$(sbatch --parsable --job-name=alberti-{number} --array=0-{len(wave) - 1} $OPTIONS \\",
+            '  ${after:+--dependency=afterok:$after} --output="$RUN/logs/slurm-%A_%a.log" \\',
+            '  --wrap "stamps=(${wave[*]}); make -f \\"$RUN/plan.mk\\" RUN=\\"$RUN\\" '
             '\\"$RUN/\\${stamps[\\$SLURM_ARRAY_TASK_ID]}\\"")',
             f'echo "wave {number + 1} of {len(waves)}: {len(wave)} units, job $after"',
         ]

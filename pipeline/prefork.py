@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _START_SECONDS = 120.0
 """How long a server may take to import."""
@@ -142,7 +143,7 @@ def _reachable(path: str) -> bool:
         return bool(probe.makefile().readline())
 
 
-def _ask(run: Path, request: dict[str, object]) -> str:
+def _ask(run: Path, request: dict[str, Any]) -> str:
     """The server's answer to a request: a unit's exit code. OSError if it ends without one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.connect(_socket_path(run))
@@ -271,7 +272,7 @@ def _gpus() -> list[str]:
     return visible_gpus()
 
 
-def _fork(run: Path, request: dict[str, object], gpu: str | None, sockets: tuple[socket.socket, ...]) -> int:
+def _fork(run: Path, request: dict[str, Any], gpu: str | None, sockets: tuple[socket.socket, ...]) -> int:
     """A child that runs the unit as `python -m MODULE ARGUMENTS` would, with its output in the unit's log."""
     pid = os.fork()
     if pid:
@@ -287,13 +288,13 @@ def _fork(run: Path, request: dict[str, object], gpu: str | None, sockets: tuple
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1, closefd=False), os.fdopen(2, "w", 1, closefd=False)
-        os.chdir(str(request["cwd"]))
-        threads = _threads(int(str(request["jobs"])))
+        os.chdir(request["cwd"])
+        threads = _threads(request["jobs"])
         os.environ.update(threads)
         if gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         _limit_threads(int(threads["OMP_NUM_THREADS"]))
-        code = _run_module(str(request["module"]), [str(word) for word in request["arguments"]])
+        code = _run_module(request["module"], request["arguments"])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
