@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alberti.errors import CheckpointError, ConfigError
+from alberti.weights import own_weights
 
 if TYPE_CHECKING:
     from transformers import DPTConfig, DPTForDepthEstimation
@@ -114,6 +115,7 @@ def load_dpt(path: str | Path, *, revision: str | None = None) -> "DPTForDepthEs
                 path, revision=revision or "main", use_safetensors=True, output_loading_info=True, dtype=torch.float32
             )
             network, report = loaded
+            own_weights(network)
     except Exception as error:  # transformers, safetensors and the hub client raise types of their own
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(

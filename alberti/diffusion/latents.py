@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alberti.diffusion.hashing import module_hash, tokenizer_hash
+from alberti.diffusion.hashing import tokenizer_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sources import DatasetSource
 from alberti.files import atomic_folder, sha256_json, write_json
 from alberti.geometry.camera import flip_homography, transform_vanishing_points
 from alberti.progress import Progress
 from alberti.training.step_graph import to_device
+from alberti.weights import weights_hash
 
 _BATCH = 16
 
@@ -129,9 +130,9 @@ def _key(model: DepthDiffusion, source: DatasetSource, device: torch.device) -> 
     return {
         "version": 1,
         "data": source.fingerprint,
-        "vae": module_hash(model.vae),
+        "vae": weights_hash(model.vae),
         "scale": model.vae.config.scaling_factor,
-        "text_encoder": module_hash(model.text_encoder),
+        "text_encoder": weights_hash(model.text_encoder),
         "tokenizer": tokenizer_hash(model),
         "controlnet": model.controlnet is not None,
         "device": device.type,

@@ -12,7 +12,7 @@ import diffusers
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
@@ -23,6 +23,7 @@ from alberti.diffusion.objective import normalise_depth
 from alberti.diffusion.schedules import NoiseSchedule
 from alberti.errors import CheckpointError, ConfigError
 from alberti.files import atomic_folder, read_json, write_json
+from alberti.weights import own_weights, read_tensors
 
 _CONTROLNET = "diffusers.models.controlnets.controlnet.ControlNetModel"
 _AUTOENCODER_TINY = "diffusers.models.autoencoders.autoencoder_tiny.AutoencoderTiny"
@@ -302,6 +303,7 @@ def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> A
             f"{folder / component}: the weights do not fit config.json: {', '.join(missing[:3])} and "
             f"{max(0, len(missing) - 3)} more are missing or of another shape; copy or train the model again"
         )
+    own_weights(network)
     return network.eval()
 
 
@@ -329,6 +331,6 @@ def _write(module: Any, folder: Path, dtype: torch.dtype | None) -> None:
         return
     # Converted in the file, not in memory: the model goes on in its own precision.
     for path in folder.glob("*.safetensors"):
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
         save_file(stored, path, {"format": "pt"})

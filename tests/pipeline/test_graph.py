@@ -86,6 +86,7 @@ GROUND_FLOOR = {
     "image_folder",
     "partial_file",
     "processes",
+    "weights",
 }
 """What changes no outs, or reads and writes them as everything does."""
 ELSEWHERE = {

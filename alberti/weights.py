@@ -1,5 +1,12 @@
-"""Reading weight files without running code from them, and loading them strictly."""
+"""Weights: reading files without running code from them, loading them strictly, their hash.
 
+What safetensors and ``torch.load`` return lies in the file's mapping, at addresses that need not divide by 64. BLAS and oneDNN
+then may compute in another order on some processors (MKL promises equal bits only for 64-byte alignment), so that equal
+weights give unequal results. Every tensor that comes from a file is therefore copied once, into memory of torch's own, which is
+aligned.
+"""
+
+import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,10 +19,31 @@ from torch import Tensor, nn
 from alberti.errors import CheckpointError
 
 
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, in memory of their own."""
+    return {name: value.clone() for name, value in load_file(path).items()}
+
+
+def own_weights(network: nn.Module) -> None:
+    """Copy parameters and buffers, in place, into memory of their own: for what ``from_pretrained`` of a library returned."""
+    for value in (*network.parameters(), *network.buffers()):
+        value.data = value.data.clone()
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Hex SHA-256 over names, types, shapes and bytes of a network's state, in the order of names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a ``torch.save`` file (a state dict, or one under "model" or "state_dict").
 
-    A prefix ``module.`` (of data-parallel training) is dropped. Nothing is unpickled but tensors and plain containers.
+    A prefix ``module.`` (of data-parallel training) is dropped. Nothing is unpickled but tensors and plain containers. The
+    tensors are in memory of their own.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds objects, or no state dict.
@@ -29,7 +57,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             state = state[wrapper]
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f'{path}: expected a state dict (name -> tensor), or one under "model"')
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    return {str(key).removeprefix("module."): value.clone() for key, value in state.items()}
 
 
 def _read_file(path: Path) -> Any:
