@@ -3,16 +3,15 @@
 import shutil
 from pathlib import Path
 
-import torch
-
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.base import train_base
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sources import DatasetSource, SceneSource
 from alberti.errors import CheckpointError
 from alberti.files import write_json
 from alberti.processes import is_main
-from stages.common import CHECKPOINTS, device, hash_folder, out_folder, run_stage, write_provenance
+from stages.common import CHECKPOINTS, hash_folder, out_folder, run_stage, write_provenance
 from stages.curves import curves
 from stages.params import BaseParams, Params
 from stages.source_params import SceneParams, in_project
@@ -43,7 +42,7 @@ def base(params: Params, _: str) -> None:
 
 def _scenes(scenes: SceneParams) -> SceneSource:
     source = SceneSource(scenes.count, scenes.seed, scenes.library_config(), fresh=False)
-    source.render_all(torch.device(device()))
+    source.render_all(choose_device())
     return source
 
 

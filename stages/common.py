@@ -99,13 +99,6 @@ def _is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def device() -> str:
-    """ "cuda" where torch can use one, else "cpu"."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @contextmanager
 def out_folder(path: str | Path) -> Iterator[Path]:
     """`atomic_folder` in the main process; in the others a folder that is thrown away."""

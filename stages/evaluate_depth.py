@@ -7,9 +7,10 @@ from alberti.data.kitti import KittiReader, read_split
 from alberti.data.manifest import Dataset
 from alberti.depth.models import DepthModel
 from alberti.depth.predict import predict_batch
+from alberti.device import choose_device
 from alberti.metrics.evaluation import evaluate_batches
 from alberti.parallel import core_count
-from stages.common import device, run_stage
+from stages.common import run_stage
 from stages.params import Params
 
 TEST = Path("data/test")
@@ -22,7 +23,7 @@ def evaluate_depth(params: Params, name: str) -> None:
     """Write `metrics/depth/<model>-<arm>.json` and a row an image beside it."""
     model_name, _, arm = name.partition("-")
     section = params.evaluate_depth
-    model = DepthModel.load(Path("models/depth") / model_name / arm).to(device())
+    model = DepthModel.load(Path("models/depth") / model_name / arm).to(choose_device())
     dataset = Dataset.open(TEST)
     reader = KittiReader(dataset.root, dataset.depth_root)
     evaluation = evaluate_batches(
@@ -31,7 +32,7 @@ def evaluate_depth(params: Params, name: str) -> None:
         reader,
         section.protocol,
         section.alignment[model_name],
-        batch_size=_BATCH if device() == "cuda" else 1,
+        batch_size=_BATCH if choose_device().type == "cuda" else 1,
         workers=min(_READERS, core_count()),
         description=f"evaluating {name}",
     )

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.files import atomic_file, write_json
 from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
 from alberti.parallel import core_count
-from stages.common import device, run_stage
+from stages.common import run_stage
 from stages.params import Params
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _PICTURES_A_PROCESS = 256
 
 def evaluate_images(params: Params, arm: str) -> None:
     """Write `metrics/images/<arm>.json` and a row a picture beside it."""
-    extractor = feature_extractor(params.evaluate_images.extractor, device())
+    extractor = feature_extractor(params.evaluate_images.extractor, choose_device())
     generated, reference = Dataset.open(f"data/generated/{arm}"), Dataset.open("data/condition")
     write_measures(Path("metrics/images") / f"{arm}.json", *measure(generated, reference, extractor))
 

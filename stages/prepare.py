@@ -16,11 +16,12 @@ from alberti.data.manifest import Sample, write_dataset
 from alberti.data.scenes import VELO_TO_CAMERA, lidar_scan, render_dataset, render_scenes
 from alberti.data.source import Source
 from alberti.data.sources import evenly, limited, open_source, write_fitted, write_source
+from alberti.device import choose_device
 from alberti.errors import ConfigError
 from alberti.files import atomic_folder, write_text
 from alberti.parallel import core_count, ordered_results
 from alberti.progress import track
-from stages.common import CHECKPOINTS, device, run_stage
+from stages.common import CHECKPOINTS, run_stage
 from stages.params import Params
 from stages.source_params import KITTI_ROLES, ROLES, SceneParams, SourceParams
 
@@ -53,7 +54,7 @@ def _index(out: Path, role: str, section: SourceParams) -> None:
             index = stack.enter_context(FileIndex(root, cache, hashes=section.fit is None))
             source = open_source(native.source, root, index=index, **native.located_options())
             sources.append(limited(source, native.limit, index))
-        captions, where = section.located_captions(), device()
+        captions, where = section.located_captions(), str(choose_device())
         if section.fit is None:
             write_source(sources[0], out, role=role, captions=captions, device=where)
         else:
@@ -63,7 +64,7 @@ def _index(out: Path, role: str, section: SourceParams) -> None:
 
 def _render(out: Path, role: str, scenes: SceneParams) -> None:
     count = scenes.count
-    where = device()
+    where = str(choose_device())
     render_dataset(
         out, name="streets", role=role, count=count, seed=scenes.seed, config=scenes.library_config(), device=where,
         workers=_workers(count) if where == "cpu" else 1,

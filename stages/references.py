@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
+from alberti.device import choose_device
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sample import to_uint8
 from alberti.files import atomic_folder
 from alberti.images import write_image
 from alberti.metrics.features import feature_extractor
 from alberti.progress import Progress
-from stages.common import device, run_stage
+from stages.common import run_stage
 from stages.evaluate_images import measure, write_measures
 from stages.params import Params
 
@@ -28,10 +29,10 @@ METRICS = Path("metrics/references")
 def references(params: Params, _: str) -> None:
     """Write `data/references/` (the reconstructions) and `metrics/references/{renders,reconstructions}.{json,csv}`."""
     condition = Dataset.open("data/condition")
-    model = DepthDiffusion.load("models/base", device=device())
+    model = DepthDiffusion.load("models/base", device=choose_device())
     with atomic_folder(OUT) as out:
         reconstruct(model, condition, out, params.references.batch_size)
-    extractor = feature_extractor(params.evaluate_images.extractor, device())
+    extractor = feature_extractor(params.evaluate_images.extractor, choose_device())
     with atomic_folder(METRICS) as out:
         write_measures(out / "renders.json", *measure(condition, condition, extractor))
         write_measures(out / "reconstructions.json", *measure(Dataset.open(OUT), condition, extractor))

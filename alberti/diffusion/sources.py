@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alberti.data.manifest import Dataset
 from alberti.data.transforms import stack_vanishing_points
+from alberti.device import choose_device
 from alberti.errors import ConfigError, DataError
 from alberti.progress import Progress
 
@@ -165,7 +166,7 @@ class SceneSource:
 
     def captions(self) -> list[str]:
         """Captions of the first streets, enough to meet every word."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device()
         count = min(self.count, _CAPTIONED)
         return self._render([self._id(index, 0) for index in range(count)], device, with_images=False)["captions"]
 
