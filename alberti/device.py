@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from alberti.errors import ConfigError
+from alberti.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,7 @@ def choose_device(asked: "str | torch.device | None" = None) -> "torch.device":
         device = torch.device(asked)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        first = (str(error).strip().splitlines() or ["not available"])[0]
         raise ConfigError(
-            f"device: {str(asked)!r} cannot be used here ({first}); expected cpu, cuda, cuda:N, mps or auto"
+            f"device: {str(asked)!r} cannot be used here ({first_line(error)}); expected cpu, cuda, cuda:N, mps or auto"
         ) from None
     return device

@@ -7,7 +7,11 @@ aligned.
 """
 
 import hashlib
+import importlib
 import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from alberti.errors import CheckpointError
+from alberti.errors import CheckpointError, first_line
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -28,6 +32,24 @@ def own_weights(network: nn.Module) -> None:
     """Copy parameters and buffers, in place, into memory of their own: for what ``from_pretrained`` of a library returned."""
     for value in (*network.parameters(), *network.buffers()):
         value.data = value.data.clone()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers and, where it is loaded, diffusers: one for every few megabytes."""
+    from transformers.utils import logging
+
+    libraries: list[Any] = [logging]
+    if "diffusers" in sys.modules:
+        libraries.append(importlib.import_module("diffusers.utils.logging"))
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def weights_hash(network: nn.Module) -> str:
@@ -68,14 +90,10 @@ def _read_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors and plain containers, or is no checkpoint; refused, since reading it could run "
-            f"code. Save its state dict alone ({_first_line(error)})"
+            f"code. Save its state dict alone ({first_line(error)})"
         ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint ({first_line(error)})") from None
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

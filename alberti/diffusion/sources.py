@@ -1,6 +1,5 @@
 """Where training pictures come from: a data set on disk, or streets rendered as they are needed."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from alberti.data.manifest import Dataset
 from alberti.data.transforms import stack_vanishing_points
 from alberti.device import choose_device
 from alberti.errors import ConfigError, DataError
+from alberti.parallel import core_count
 from alberti.progress import Progress
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class DatasetSource:
         self._images = _array((count, self.height, self.width, 3), np.uint8)
         self._depth = _array((count, self.height, self.width), np.float32)
         self._read = np.zeros(count, dtype=bool)
-        self._pool = ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(min(_READERS, core_count()))
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -87,6 +87,7 @@ GROUND_FLOOR = {
     "partial_file",
     "processes",
     "weights",
+    "device",
 }
 """What changes no outs, or reads and writes them as everything does."""
 ELSEWHERE = {
@@ -100,6 +101,7 @@ ELSEWHERE = {
     "alberti/diffusion/hashing.py": "keys of checkpoints",
     "alberti/data/manifest.py": "the contract between stages, versioned",
     "alberti/geometry/camera.py": "conventions, fixed",
+    "alberti/geometry/presence.py": "conventions, fixed",
     "alberti/losses/_sweep.py": "losses/depth.py does not use it",
     "alberti/losses/perspective.py": "losses/depth.py does not use it",
     "alberti/metrics/depth.py": "validation of depth training does not use it",
