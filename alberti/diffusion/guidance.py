@@ -20,7 +20,8 @@ from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import predict_x0
 from alberti.errors import ConfigError
-from alberti.losses.orientation import grid_misfit, present
+from alberti.geometry.presence import present
+from alberti.losses.orientation import grid_misfit
 
 Points = Sequence[Sequence[float]] | None
 
