@@ -1,21 +1,22 @@
 """Stage report: `report/index.html`, the run's few numbers in `metrics/summary.json`, and tables for DVC's plots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from alberti.data.manifest import Dataset
-from alberti.errors import ConfigError
 from alberti.files import atomic_file, atomic_folder, read_json, write_json
-from alberti.report import ReportInputs, Result, build_report, headline_metrics, key_figures
+from alberti.report.inputs import CEILING, RENDERS, Arm, ReportInputs, Result, Seeds
+from alberti.report.page import build_report
+from alberti.report.summary import headlines, plot_rows, summarise
 from stages.common import run_stage
 from stages.curves import read_curves
 from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params
 
 METRICS, PLOTS = Path("metrics"), Path("plots")
-REFERENCES = ("renders", "reconstructions")
+TEST_SET = "test"
 _CURVES = {
     "base": "Base model",
     "finetune": "Fine-tuning the diffusion model",
@@ -26,59 +27,66 @@ _CURVES = {
 def report(params: Params, _: str) -> None:
     """Gather what the other stages wrote; every evaluation that params.yaml names must be there."""
     inputs = gather(params)
-    summary = headline_metrics(inputs)
-    write_json(METRICS / "summary.json", {**summary, "changes": [str(figure) for figure in key_figures(inputs)]})
-    _write_headlines(summary)
-    _write_plot("images", {(arm,): values for arm, values in summary["images"].items()}, ("arm",))
-    depth = {(model, arm): values for model, arms in summary["depth"].items() for arm, values in arms.items()}
-    _write_plot("depth", depth, ("model", "arm"))
+    summary = summarise(inputs)
+    write_json(METRICS / "summary.json", summary)
+    with atomic_folder(METRICS / "headlines") as out:
+        for arm, values in headlines(summary).items():
+            write_json(out / f"{arm}.json", values)
+    for name, rows in plot_rows(summary).items():
+        _write_plot(name, rows)
     with atomic_folder("report") as out:
-        build_report(inputs, out / "index.html")
+        build_report(inputs, out / "index.html", summary)
 
 
 def gather(params: Params) -> ReportInputs:
     """Read metrics, curves and pictures of every arm and model that params.yaml names."""
-    tuned = [arm for arm in params.arms if params.arm(arm).steps]
-    constrained = tuple(arm for arm in tuned if _is_constrained(params, arm))
-    controls = [arm for arm in tuned if arm not in constrained]
     condition = Dataset.open("data/condition")
+    evaluated: dict[str, dict[str, Seeds]] = {
+        model: {
+            arm: {params.seed: Result.read(METRICS / "depth" / f"{model}-{arm}.json")} for arm in params.evaluate_depth.arms
+        }
+        for model in params.finetune_depth.models
+    }
+    stand_ins = tuple(role for role in ROLES if getattr(params.prepare, role).source == "scenes")
     return ReportInputs(
-        images={arm: Result.read(METRICS / "images" / f"{arm}.json") for arm in params.picture_arms},
-        depth={
-            model: {arm: Result.read(METRICS / "depth" / f"{model}-{arm}.json") for arm in params.evaluate_depth.arms}
-            for model in params.finetune_depth.models
-        },
+        seeds=(params.seed,),
+        images={arm: {params.seed: Result.read(METRICS / "images" / f"{arm}.json")} for arm in params.picture_arms},
+        depth={TEST_SET: evaluated},
+        arms=_arms(params),
+        references={name: Result.read(METRICS / "references" / f"{name}.json") for name in (RENDERS, CEILING)},
+        real_test_sets=() if "test" in stand_ins else (TEST_SET,),
         generated={arm: Dataset.open(f"data/generated/{arm}") for arm in params.picture_arms},
         condition=condition,
-        base_arm=BASE_ARM,
-        control_arm=controls[0] if controls else None,
-        constrained_arms=constrained,
-        variants={name: variant.arm for name, variant in params.variants.items()},
-        guided_arms=tuple(name for name in params.variants if params.sampling(name).vanishing_guidance is not None),
-        original_arm=ORIGINAL_ARM,
-        references={name: Result.read(METRICS / "references" / f"{name}.json") for name in REFERENCES},
+        reconstructions=Dataset.open("data/references"),
         curves=_curves(params),
         annotation=read_json(METRICS / "annotate.json"),
         facts=_facts(params, condition),
         params=yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110),
-        stand_ins=tuple(role for role in ROLES if getattr(params.prepare, role).source == "scenes"),
-        arm_notes={arm: arm_note(params, arm) for arm in params.picture_arms},
+        stand_ins=stand_ins,
+        original_arm=ORIGINAL_ARM,
         pictures=params.report.pictures,
-        over_seeds=read_json(params.report.over_seeds) if params.report.over_seeds is not None else None,
-        over_seeds_figures=_figures(params),
     )
 
 
-def _figures(params: Params) -> tuple[Path, ...]:
-    folder = params.report.over_seeds_figures
-    if folder is None:
-        return ()
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix in (".png", ".jpg"))
-    if not paths:
-        raise ConfigError(
-            f"report.over_seeds_figures: no PNG or JPEG file in {folder}; see `python -m pipeline.results --help`"
-        )
-    return tuple(paths)
+def _arms(params: Params) -> dict[str, Arm]:
+    """What each arm is, and which one differs from it in one thing."""
+    plain = [arm for arm in params.arms if params.arm(arm).steps and not _is_constrained(params, arm)]
+    found = {}
+    for name in params.picture_arms:
+        note = arm_note(params, name)
+        if name in params.variants:
+            guided = params.sampling(name).vanishing_guidance is not None
+            found[name] = Arm("guidance" if guided else "sampling", note, params.variants[name].arm)
+        elif not params.arm(name).steps:
+            found[name] = Arm("base", note)
+        elif _is_constrained(params, name):
+            control = f"{name}_control" if f"{name}_control" in params.arms else (plain[0] if plain else None)
+            found[name] = Arm("constraint", note, control)
+        else:
+            found[name] = Arm("plain", note, BASE_ARM if BASE_ARM in params.arms else None)
+    rest = [arm for arm in params.evaluate_depth.arms if arm not in found]
+    notes = {ORIGINAL_ARM: "the depth model before any fine-tuning"}
+    return found | {arm: Arm("reference", notes.get(arm, f"trained on the role {arm}")) for arm in rest}
 
 
 def _is_constrained(params: Params, arm: str) -> bool:
@@ -155,22 +163,11 @@ def _tables(folder: Path, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): table for name, table in found.items() if name.startswith(prefix)}
 
 
-def _write_headlines(summary: Mapping[str, Any]) -> None:
-    """A small file an arm, so that `dvc metrics show` has a row an arm and a column a metric."""
-    with atomic_folder(METRICS / "headlines") as out:
-        for arm, values in summary["images"].items():
-            write_json(out / "images" / f"{arm}.json", values)
-        for model, arms in summary["depth"].items():
-            for arm, values in arms.items():
-                write_json(out / "depth" / f"{model}-{arm}.json", values)
-
-
-def _write_plot(name: str, rows: Mapping[Any, Mapping[str, Any]], labels: tuple[str, ...]) -> None:
+def _write_plot(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     import pandas as pd
 
-    table = pd.DataFrame([dict(zip(labels, key, strict=True)) | dict(values) for key, values in rows.items()])
     with atomic_file(PLOTS / f"{name}.csv") as temporary:
-        table.to_csv(temporary, index=False)
+        pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
 if __name__ == "__main__":
