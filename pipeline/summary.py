@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alberti.errors import AlbertiError
 from alberti.files import read_json
+from alberti.report.comparison import EFFECT_WORDS
 from alberti.report.tables import DEPTH_HEADS, PICTURE_HEADS, depth_table, picture_table, setting_text
 from alberti.report.verdict import caveats
 
@@ -55,7 +56,7 @@ def _rich(table: "Table", title: str) -> "RichTable":
         cells = []
         for cell in row.cells:
             style = _STYLES.get(str(cell.effect))
-            change = f"\n{cell.effect} {cell.change}" if cell.change else ""
+            change = "" if cell.effect is None else f"\n{EFFECT_WORDS[cell.effect]} {cell.change}"
             cells.append(cell.text + (f"[{style}]{change}[/{style}]" if style and change else change))
         rich.add_row(row.arm, *cells)
     return rich

@@ -6,6 +6,7 @@ from typing import Any
 
 from alberti.files import write_text
 from alberti.overlays import COLOURS
+from alberti.report.comparison import EFFECT_WORDS
 
 
 def render(template: str, context: Mapping[str, Any], *, package: str = "alberti.report") -> str:
@@ -25,6 +26,7 @@ def render(template: str, context: Mapping[str, Any], *, package: str = "alberti
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["effect_words"] = EFFECT_WORDS
     environment.globals["point_colours"] = [f"rgb({red} {green} {blue})" for red, green, blue in COLOURS]
     return environment.get_template(template).render(**context)
 
