@@ -105,7 +105,11 @@ def _forest(
         values += [entry["mean"], *(entry[end] for end in ("low", "high") if entry[end] is not None), *entry.get("seeds", [])]
     least, most = min(values), max(values)
     ticks = [float(tick) for tick in MaxNLocator(4, min_n_ticks=2).tick_values(least, most)]
-    start, width = ticks[0], max(ticks[-1] - ticks[0], 1e-12)
+    start, end = ticks[0], ticks[-1]
+    if metric is not None and metric.unit == " %":
+        start, end = max(start, 0.0), min(end, max(1.0, most))  # no share is beyond the whole
+        ticks = [tick for tick in ticks if start <= tick <= end]
+    width = max(end - start, 1e-12)
 
     def place(value: float) -> float:
         return round(100 * (value - start) / width, 2)
