@@ -10,12 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 from report_workspace import ARMS, write_workspace
+from stages.plan import STAMPS
 
 from alberti.errors import DataError
 from alberti.files import write_json
 from pipeline.profiles import compose
 from pipeline.results import collect, main, read_runs
-from stages.plan import STAMPS
 
 GAIN = 0.1
 

@@ -11,8 +11,8 @@ from report_workspace import GUIDED, write_workspace
 from alberti.errors import DataError
 from alberti.files import read_json
 from pipeline.profiles import compose
-from stages.params import Params, check_params
 from stages.report import arm_note, gather, report
+from stages.shared.params import Params, check_params
 
 PROJECT = Path(__file__).parents[2]
 ARMS = (*TRAINED, GUIDED)
