@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from alberti.report.tables import Table
 
+_PICTURES = tuple(key for key in PICTURE_HEADS if key != "vp_auc_10")  # what fits 120 columns
 _STYLES = {"better": "green", "worse": "red", "up": "blue", "down": "blue"}
 
 
@@ -26,7 +27,7 @@ def print_summary(workspace: Path) -> None:
     summary = read_json(workspace / "metrics" / "summary.json")
     console = Console()
     if summary["images"]:
-        console.print(_rich(picture_table(summary, PICTURE_HEADS), "Generated pictures"))
+        console.print(_rich(picture_table(summary, _PICTURES), "Generated pictures"))
     for test_set, section in summary["depth"].items():
         for model in section["models"]:
             title = f"{model} on {setting_text(test_set, section, model)}"
@@ -36,9 +37,10 @@ def print_summary(workspace: Path) -> None:
 
 
 def _print_words(console: Any, summary: Mapping[str, Any]) -> None:
+    from rich.text import Text
+
     for line in summary["verdict"]:
-        console.print(f"[bold]{line['question']}[/bold] ", end="")
-        console.print(line["answer"], markup=False, highlight=False)
+        console.print(Text.assemble((line["question"], "bold"), " ", line["answer"]), highlight=False)
     for line in caveats(summary):
         console.print(f"- {line}", markup=False, highlight=False, style="dim")
 
