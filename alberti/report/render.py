@@ -31,6 +31,12 @@ def render(template: str, context: Mapping[str, Any], *, package: str = "alberti
     return environment.get_template(template).render(**context)
 
 
+def page_begins() -> str:
+    """What every page of these begins with: by it a file is known as one of ours."""
+    template = Path(__file__).with_name("templates") / "base.html"
+    return template.read_text(encoding="utf-8").split("<title>")[0]
+
+
 def write_page(out: str | Path, template: str, context: Mapping[str, Any], *, package: str = "alberti.report") -> Path:
     """Render a page into a file, which appears whole or not at all; returns its path."""
     out = Path(out)
