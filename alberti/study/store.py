@@ -102,6 +102,10 @@ class Store:
             connection = self._connection()
             connection.executescript(_SCHEMA)
             self._claim(connection)
+        except sqlite3.OperationalError as error:
+            raise DataError(
+                f"{self._path}: cannot be used now ({error}); may it be written, and does another program hold it?"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self._path}: not a usable database ({error}); move it away to start a new one") from error
 
