@@ -74,15 +74,15 @@ def test_strengths_of_two_arms_are_the_log_odds_of_the_share() -> None:
 def test_strengths_put_in_are_found() -> None:
     rng, true = np.random.default_rng(0), np.array([-0.8, 0.1, 0.7])
     winners, losers = [], []
-    for _ in range(4000):
+    for _ in range(2000):
         i, j = rng.choice(3, 2, replace=False)
         first = rng.random() < 1 / (1 + math.exp(true[j] - true[i]))
         winners.append("abc"[i if first else j])
         losers.append("abc"[j if first else i])
-    everyone = np.arange(4000)
+    everyone = np.arange(2000)
     found = bradley_terry(winners, losers, everyone, everyone, list("abc"))
     assert found is not None
-    assert [strength.strength for strength in found] == pytest.approx(true, abs=0.1)
+    assert [strength.strength for strength in found] == pytest.approx(true, abs=0.15)
     assert all(strength.low < value < strength.high for strength, value in zip(found, true, strict=True))
 
 
@@ -120,9 +120,9 @@ def test_intervals_cover_and_exclusions_undo_what_careless_raters_do() -> None:
     blocks = tuple(Block(key=key, question="?", per_comparison=16) for key in ("realism", "lines"))
     base, raters = imagined_study(["base", "constrained"], blocks=blocks), Raters(0.7, careless=0.2)
     covered, before, after, caught = [], [], [], []
-    for seed in range(60):
+    for seed in range(40):
         study = planned_study(base, 30, seed)
-        table = simulate(study, Schedule(study), raters, 20, seed)
+        table = simulate(study, Schedule(study), raters, 15, seed)
         excluded = rater_table(table, study.rules)["excluded"] != ""
         main = table[table["kind"] == "main"]
         kept = main[~main["rater"].map(excluded)]
@@ -133,8 +133,8 @@ def test_intervals_cover_and_exclusions_undo_what_careless_raters_do() -> None:
         after.append(share.share)
         caught.append(excluded[excluded.index.str.startswith(CARELESS)].mean())
     assert np.mean(covered) > 0.85
-    assert np.mean(before) == pytest.approx(0.66, abs=0.015)  # 0.8 x 0.7 + 0.2 x 0.5
-    assert np.mean(after) == pytest.approx(0.7, abs=0.015)
+    assert np.mean(before) == pytest.approx(0.66, abs=0.02)  # 0.8 x 0.7 + 0.2 x 0.5
+    assert np.mean(after) == pytest.approx(0.7, abs=0.02)
     assert np.mean(caught) > 0.85
 
 
