@@ -97,6 +97,14 @@ def test_an_arm_that_always_won_stays_finite() -> None:
     assert found[0].strength > 3
 
 
+def test_alpha_of_krippendorff_s_own_example() -> None:
+    """Computing Krippendorff's Alpha-Reliability (2011), section A: binary data, two observers, no missing data."""
+    meg, owen = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+    found = agreement([0] * 10 + [1] * 10, [*range(10), *range(10)], meg + owen)
+    assert found["alpha"] == pytest.approx(0.095, abs=5e-4)
+    assert found["agreeing_pairs"] == pytest.approx(0.6)
+
+
 def test_agreement_of_those_who_agree_and_of_coins() -> None:
     raters, items = np.repeat(np.arange(8), 30), np.tile(np.arange(30), 8)
     same = agreement(raters, items, items % 2)
