@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alberti.errors import DataError
-from alberti.study.proxies import BENDS_PX, ImageTextModel, check_bends, notices, score_proxies, verdict
+from alberti.study.proxies import BENDS_PX, check_bends, notices, open_judge, score_proxies, verdict
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,46 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     CLIPModel(config).save_pretrained(folder)
     size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     CLIPProcessor(CLIPImageProcessor(**size), tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    from alberti.diffusion.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("llava")
+    tokenizer = train_tokenizer(["yes no Yes No is it a realistic picture"], 700, 256)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **small),
+        text_config=LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **small),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>"
+        "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    LlavaProcessor(
+        CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
     return folder
 
 
@@ -92,9 +132,26 @@ def test_scores_are_the_model_s_own_logits(clip: Path) -> None:
     inputs = processor(text=["a street"], images=[Image.fromarray(image)], return_tensors="pt")
     with torch.inference_mode():
         wanted = float(CLIPModel.from_pretrained(clip).eval()(**inputs).logits_per_image)
-    assert ImageTextModel(str(clip), device="cpu").score(image, "a street") == pytest.approx(wanted, rel=1e-4)
+    assert open_judge(str(clip), device="cpu").score(image, "a street") == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_model_that_answers_questions_scores_by_the_odds_of_yes(llava: Path) -> None:
+    import torch
+
+    from alberti.study.proxies import QuestionModel
+
+    judge = open_judge(str(llava), device="cpu")
+    assert isinstance(judge, QuestionModel)
+    first, second = (np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8) for seed in (0, 1))
+    before = judge.score(first, "a street")
+    assert before != judge.score(second, "a street")
+    assert before == judge.score(first, "a street")
+    yes = torch.tensor(judge._yes)
+    with torch.no_grad():
+        judge._model.lm_head.weight[yes] *= 0
+    assert judge.score(first, "a street") != before
 
 
 def test_a_folder_that_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a model that transformers loads"):
-        ImageTextModel(str(tmp_path), device="cpu")
+        open_judge(str(tmp_path), device="cpu")
