@@ -125,12 +125,15 @@ def test_withdrawing_takes_the_answers_out_of_everything(url: str, folder: Path)
 
 
 def test_a_person_of_a_platform_takes_part_once(url: str) -> None:
-    client = begun(url, workerId="A1", assignmentId="x", hitId="y")
+    lost = begun(url, workerId="A1", assignmentId="x", hitId="y")
+    client = begun(url, workerId="A1", assignmentId="x", hitId="y")  # the first cookie never arrived: no answers yet
+    assert lost.request("GET", "/api/state").status == 401
+    assert client.answer(client.state()["trial"], "left").status == 200
     other = Client(url)
     reply = other.begin(workerId="A1", assignmentId="z", hitId="y")
     assert reply.status == 409
     assert not other.cookie
-    assert client.state()["phase"] == "trial"
+    assert client.state()["trial"]["index"] == 1
     preview = Client(url).begin(workerId="A2", assignmentId="ASSIGNMENT_ID_NOT_AVAILABLE")
     assert preview.status == 403
 
