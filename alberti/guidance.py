@@ -11,7 +11,6 @@ what it returns is moved down the gradient of :class:`alberti.diffusion.guidance
 """
 
 import functools
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,8 +44,8 @@ class VanishingGuidance:
     Args:
         vanishing_points: (K, 3) homogeneous pixels of the picture for all pictures of a call, or a list of such, one a prompt
             (None: that picture is left as it is). None: found in ``depth``.
-        depth: (H, W) metres of the picture's size, 0 = no measurement, or a list of such, one a prompt. With it edges are turned
-            only to points that their surface contains.
+        depth: (H, W) metres of the picture's size, 0 = no measurement, or a list of such, one a prompt. With it edges are
+            turned only to points that their surface contains.
         camera: of the picture's size, or a list. Without one, points are found in ``depth`` under an assumed camera.
         strength: how far a latent value is moved at most by as many guided steps as the run has; noise has a standard
             deviation of 1. 0: the pipeline's own pictures, bit for bit.
@@ -84,14 +83,26 @@ class VanishingGuidance:
     ):
         if strength < 0 or every < 1 or through not in ("denoiser", "decoder"):
             raise ConfigError(
-                f"guidance: expected strength >= 0, every >= 1 and through 'denoiser' or 'decoder', got {strength}, {every}, {through!r}"
+                "guidance: expected strength >= 0, every >= 1 and through 'denoiser' or 'decoder', got "
+                f"{strength}, {every}, {through!r}"
             )
-        self.strength, self.every, self.through, self.checkpointing, self.decoder = strength, every, through, checkpointing, decoder
+        self.strength, self.every, self.through, self.checkpointing, self.decoder = (
+            strength,
+            every,
+            through,
+            checkpointing,
+            decoder,
+        )
         if isinstance(decoder, str) and decoder != "full":
             raise ConfigError(f"decoder: expected 'full' or an AutoencoderTiny, got {decoder!r}")
         self.settings = Settings(
-            strength=strength or 1.0, balance=balance, tolerance=tolerance, surfaces=surfaces, alpha_min=alpha_min, alpha_max=alpha_max
-        )  # fmt: skip
+            strength=strength or 1.0,
+            balance=balance,
+            tolerance=tolerance,
+            surfaces=surfaces,
+            alpha_min=alpha_min,
+            alpha_max=alpha_max,
+        )
         self.scenes = _scenes(vanishing_points, depth, camera, surfaces)
         self._attachment: _Attachment | None = None
 
@@ -132,12 +143,13 @@ class _Scenes:
         known = len(self.points)
         if count % known:
             raise DataError(
-                f"guidance: has vanishing points for {known} prompts, but {count} pictures are sampled; give one set for all, or one a prompt"
+                f"guidance: has vanishing points for {known} prompts, but {count} pictures are sampled; give one set for "
+                "all, or one a prompt"
             )
         for size in self.sizes:
             if size not in (None, (height, width)):
                 raise DataError(
-                    f"guidance: its depth map or camera is of {size[1]} x {size[0]} pixels, the picture of {width} x {height}; "  # type: ignore[index]
+                    f"guidance: its depth map or camera is of {size[1]} x {size[0]} pixels, the picture of {width} x {height}; "
                     "resize them (Camera.resize, alberti.data.transforms), or set the pipeline's height and width"
                 )
         repeat = count // known
@@ -147,14 +159,14 @@ class _Scenes:
 def _scenes(points: Any, depth: Any, camera: Any, use_surfaces: bool) -> _Scenes:
     given, depths = _per_prompt(points, 2, "vanishing_points"), _per_prompt(depth, 2, "depth")
     cameras = list(camera) if isinstance(camera, Sequence) else [camera]
-    if all(each is None for each in given) and all(each is None for each in depths):
+    if points is None and depth is None:
         raise ConfigError(
             "guidance: give vanishing_points, or a depth map to find them in (with its camera, if it is known); "
             "`alberti annotate` finds those of a photograph"
         )
     count = max(len(given), len(depths), len(cameras))
     parts = [_repeated(part, count) for part in (given, depths, cameras)]
-    rows = [_scene(*row, use_surfaces) for row in zip(*parts, strict=True)]
+    rows = [_scene(*each, use_surfaces) for each in zip(parts[0], parts[1], parts[2], strict=True)]
     if not any(len(points) for points, _, _ in rows if points is not None):
         raise DataError("guidance: no vanishing points were found or given; nothing could be guided")
     return _Scenes(*(list(column) for column in zip(*rows, strict=True)))
@@ -175,7 +187,8 @@ def _scene(points: Any, depth: np.ndarray | None, camera: Camera | None, use_sur
         if camera is None:
             camera = found.camera
             warnings.warn(
-                f"guidance: no camera was given; its focal length is {found.camera_source}, {camera.fx:.0f} pixels", stacklevel=5
+                f"guidance: no camera was given; its focal length is {found.camera_source}, {camera.fx:.0f} pixels",
+                stacklevel=5,
             )
     surfaces = None
     if points is not None and len(points):
@@ -191,21 +204,26 @@ def _per_prompt(values: Any, ndim: int, name: str) -> list[Any]:
         return [None]
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
-    first = next((each for each in values if each is not None), None) if not isinstance(values, np.ndarray) else None
-    if isinstance(values, np.ndarray) or (first is not None and np.ndim(first) == ndim - 1):
+    if isinstance(values, np.ndarray) or (
+        len(values) and all(each is not None and np.ndim(each) == ndim - 1 for each in values)
+    ):
         array = np.asarray(values, dtype=np.float64 if name == "vanishing_points" else np.float32)
         rows = [array] if array.ndim == ndim else list(array)
     else:
-        rows = [None if each is None else np.asarray(each) for each in values]
+        rows = [None if each is None or not len(each) else np.asarray(each) for each in values]
     for row in rows:
-        if row is not None and row.size and (row.ndim != ndim or (name == "vanishing_points" and row.shape[1] != 3)):
-            raise DataError(f"{name}: expected {'(K, 3)' if name == 'vanishing_points' else '(H, W)'} a picture, got {row.shape}")
+        if row is not None and (row.ndim != ndim or (name == "vanishing_points" and row.shape[1] != 3)):
+            raise DataError(
+                f"{name}: expected {'(K, 3)' if name == 'vanishing_points' else '(H, W)'} a picture, got {row.shape}"
+            )
     return rows or [None]
 
 
 def _repeated(values: list[Any], count: int) -> list[Any]:
     if len(values) not in (1, count):
-        raise DataError(f"guidance: points, depth maps and cameras must be one for all or one a prompt, got {len(values)} and {count}")
+        raise DataError(
+            f"guidance: points, depth maps and cameras must be one for all or one a prompt, got {len(values)} and {count}"
+        )
     return values * count if len(values) == 1 else values
 
 
@@ -263,10 +281,17 @@ class _Attachment:
             warnings.warn("guidance: a network compiled in place runs uncompiled while it is guided", stacklevel=5)
             self._restore.append(functools.partial(setattr, network, "_compiled_call_impl", network._compiled_call_impl))
             network._compiled_call_impl = None
+        if not hasattr(network, "gradient_checkpointing"):  # read, but never set, by ZImageControlNetModel of diffusers 0.42
+            network.gradient_checkpointing = False
+            self._restore.append(functools.partial(delattr, network, "gradient_checkpointing"))
         wanted = self.guide.checkpointing
         if wanted is None:
             wanted = sum(parameter.numel() for parameter in network.parameters()) > _LARGE
-        if wanted and hasattr(network, "enable_gradient_checkpointing") and not getattr(network, "is_gradient_checkpointing", False):
+        if (
+            wanted
+            and hasattr(network, "enable_gradient_checkpointing")
+            and not getattr(network, "is_gradient_checkpointing", False)
+        ):
             network.enable_gradient_checkpointing()
             self._restore.append(network.disable_gradient_checkpointing)
 
@@ -281,8 +306,8 @@ class _Attachment:
             return True
         what = "denoiser" if network is self.denoiser else "ControlNet"
         warnings.warn(
-            f"guidance: no gradients through the {what} ({type(network).__name__}): {why}. Pictures are guided without them, to "
-            "a weaker effect; keep it on the device for the full one",
+            f"guidance: no gradients through the {what} ({type(network).__name__}): {why}. Pictures are guided without "
+            "them, to a weaker effect; keep it on the device for the full one",
             stacklevel=6,
         )
         self._fixed.add(id(network))
@@ -310,7 +335,9 @@ class _Attachment:
         if not self._guided or self.guide.through == "decoder" or id(network) in self._fixed:
             return None
         if torch.is_inference_mode_enabled():
-            raise ConfigError("guidance: torch.inference_mode allows no gradients; call the pipeline without it, it uses no_grad itself")
+            raise ConfigError(
+                "guidance: torch.inference_mode allows no gradients; call the pipeline without it, it uses no_grad itself"
+            )
         if self._grad_before is None:
             self._grad_before = torch.is_grad_enabled()
             torch.set_grad_enabled(True)
@@ -333,8 +360,8 @@ class _Attachment:
         self._forget()
         if last is None:
             raise ConfigError(
-                f"guidance: {type(self.pipe).__name__} made a step without calling its {self.family.denoiser}; was it replaced after "
-                "attaching? Nothing would be guided"
+                f"guidance: {type(self.pipe).__name__} made a step without calling its {self.family.denoiser}; was it "
+                "replaced after attaching? Nothing would be guided"
             )
         if not guided:
             return None
@@ -352,7 +379,9 @@ class _Attachment:
         """Of the energy by the noisy sample, float32 in the sample's shape; None where no picture has points."""
         estimates = self.codec.unpack(step.x0(sample, output.detach()), self.family.grid(last))
         if not estimates.isfinite().all():
-            raise DataError("guidance: the denoiser's answer is not finite; in float16 it may have overflowed: use bfloat16 or float32")
+            raise DataError(
+                "guidance: the denoiser's answer is not finite; in float16 it may have overflowed: use bfloat16 or float32"
+            )
         energy = self._energy(estimates)
         if not len(energy.rows):
             return None
@@ -363,7 +392,9 @@ class _Attachment:
         if not calls:
             return gradient
         if not output.requires_grad:
-            warnings.warn("guidance: the denoiser's answer carries no gradient; guiding through the decoder alone", stacklevel=4)
+            warnings.warn(
+                "guidance: the denoiser's answer carries no gradient; guiding through the decoder alone", stacklevel=4
+            )
             return gradient
         leaves = [tensor for _, each in calls for tensor in leaf_tensors(each)]
         found = list(torch.autograd.grad(output, leaves, (step.from_output * direct).to(output.dtype), allow_unused=True))
@@ -384,7 +415,9 @@ class _Attachment:
         if key not in self._energies:
             points, surfaces = self.guide.scenes.of_batch(count, height, width)
             found = None if all(each is None for each in surfaces) else surfaces
-            self._energies[key] = VanishingEnergy(self._made_decoder(estimates.device), self.guide.settings, points, found, estimates.device)
+            self._energies[key] = VanishingEnergy(
+                self._made_decoder(estimates.device), self.guide.settings, points, found, estimates.device
+            )
         return self._energies[key]
 
     def _made_decoder(self, device: torch.device) -> nn.Module:

@@ -99,9 +99,7 @@ FAMILIES = (
         "unet",
     ),
     Family("sd3-controlnet", ("StableDiffusion3ControlNetPipeline",), "transformer"),
-    Family(
-        "flux-depth", ("FluxControlPipeline", "FluxControlImg2ImgPipeline"), "transformer", packed=True, time_scale=1000.0
-    ),
+    Family("flux-depth", ("FluxControlPipeline", "FluxControlImg2ImgPipeline"), "transformer", packed=True, time_scale=1000.0),
     Family(
         "flux-controlnet",
         ("FluxControlNetPipeline", "FluxControlNetImg2ImgPipeline"),

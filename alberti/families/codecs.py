@@ -98,8 +98,9 @@ class LatentCodec:
         return latents.reshape(batch, width // 4, 2 * grid[0], 2 * grid[1])
 
     def decoder(self) -> nn.Module:
-        """A frozen decoder to differentiate, latents (B, C, h, w) -> pictures (B, 3, H, W) in [-1, 1]; a copy, so that hooks that
-        move the VAE between devices do not move it as well.
+        """A frozen decoder to differentiate: latents (B, C, h, w) -> pictures (B, 3, H, W) in [-1, 1].
+
+        It is a copy, so that hooks that move the VAE between devices do not move it as well.
         """
         from alberti.diffusion.decoding import FrozenDecoder
 
@@ -118,7 +119,8 @@ class LatentCodec:
 
     def _affine(self, like: Tensor) -> tuple[Any, Any]:
         shift = 0.0 if self.shift is None else self.shift
-        return tuple(value.to(like) if isinstance(value, Tensor) else value for value in (self.scale, shift))
+        scale, shift = (value.to(like) if isinstance(value, Tensor) else value for value in (self.scale, shift))
+        return scale, shift
 
     def _is(self, kind: str) -> bool:
         return type(self.vae).__name__ == kind

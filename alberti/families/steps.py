@@ -6,7 +6,8 @@ combination of the two:
 - variance preserving (DDIM, DDPM, PNDM, LCM, TCD and the DPM-Solver, UniPC, DEIS family): x = a x0 + s n with a^2 + s^2 = 1;
   epsilon: x0 = (x - s eps) / a, v: x0 = a x - s v (Salimans & Ho 2022);
 - variance exploding (Euler, Euler ancestral, Heun, LMS): x = x0 + sigma n, and the model is shown
-  x / sqrt(1 + sigma^2); epsilon: x0 = x - sigma eps, v: x0 = x / (1 + sigma^2) - v sigma / sqrt(1 + sigma^2) (Karras et al. 2022);
+  x / sqrt(1 + sigma^2); epsilon: x0 = x - sigma eps, v: x0 = x / (1 + sigma^2) - v sigma / sqrt(1 + sigma^2) (Karras et al.
+  2022);
 - flow matching: x = (1 - sigma) x0 + sigma n, u = n - x0: x0 = x - sigma u. Dynamic time shift needs no case of its own: it
   is in the scheduler's sigmas.
 """
@@ -20,14 +21,27 @@ from torch import Tensor
 from alberti.errors import ConfigError
 
 _PRESERVING = (
-    "DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler", "LCMScheduler", "PNDMScheduler", "TCDScheduler",
-)  # fmt: skip
+    "DDIMScheduler",
+    "DDIMParallelScheduler",
+    "DDPMScheduler",
+    "DDPMParallelScheduler",
+    "LCMScheduler",
+    "PNDMScheduler",
+    "TCDScheduler",
+)
 _EXPLODING = (
-    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler",
-)  # fmt: skip
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+)
 _SOLVERS = (
-    "DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "SASolverScheduler", "UniPCMultistepScheduler",
-)  # fmt: skip
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
 _FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 KNOWN_SCHEDULERS = tuple(sorted((*_PRESERVING, *_EXPLODING, *_SOLVERS, *_FLOW)))
 

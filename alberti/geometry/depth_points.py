@@ -82,7 +82,9 @@ def _planes(normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Directions (N, 3) that many pixels' planes face, up to sign, and the pixels' share of all that have a plane (N,)."""
     found = normals[(normals != 0).any(axis=-1)]
     found = found[:: max(1, len(found) // _SAMPLES)]
-    total, directions, areas = len(found), [], []
+    total = len(found)
+    directions: list[np.ndarray] = []
+    areas: list[float] = []
     while len(directions) < _PLANES and len(found) >= max(1, _LEAST * total):
         candidates = found[:: max(1, len(found) // _CANDIDATES)]
         near = np.abs(candidates @ found.T) > _CONE
