@@ -73,7 +73,7 @@ def control_arm(params: Params) -> str:
     """The first arm that trains without a constraint."""
     for name in params.arms:
         settings = params.arm(name)
-        if settings.steps and (settings.constraint is None or not settings.weight):
+        if settings.training.steps and (settings.constraint is None or not settings.weight):
             return name
     return BASE_ARM
 

@@ -31,7 +31,7 @@ def base(params: Params, _: str) -> None:
         if section.source == "train":
             assert section.train is not None
             source = _scenes(section.scenes) if section.scenes is not None else DatasetSource(Dataset.open("data/train"))
-            inputs, seed = {"pictures": source.fingerprint}, section.train.seed
+            inputs, seed = {"pictures": source.fingerprint}, section.train.unet.seed
             metrics |= train_base(source, out, section.train, checkpoints=CHECKPOINTS / "base")
             del metrics["history"]
         else:

@@ -1,33 +1,24 @@
 """What the two stages that train depth models share."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from alberti.data.manifest import Dataset
-from alberti.depth.data import Augmentation
+from alberti.depth.config import DepthTrainConfig
 from alberti.depth.models import DepthModel
-from alberti.depth.train import DepthTrainConfig, DepthTrainResult, train_depth
+from alberti.depth.train import DepthTrainResult, train_depth
 from alberti.errors import DataError
 from alberti.files import atomic_folder, write_json
 from alberti.processes import is_main
-from alberti.training import LoopConfig
 from stages.common import CHECKPOINTS, write_provenance
-from stages.params import DepthTrainParams
 
 
-def config_of(params: DepthTrainParams, seed: int) -> DepthTrainConfig:
-    """The library's settings; ``seed`` holds where the params have none."""
-    values = params.model_dump()
-    values["seed"] = seed if params.seed is None else params.seed
-    loop = LoopConfig(**_take(LoopConfig, values))
-    augmentation = Augmentation(**_take(Augmentation, values))
-    return DepthTrainConfig(loop=loop, augmentation=augmentation, **_take(DepthTrainConfig, values))
-
-
-def _take(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
+def config_of(recipe: DepthTrainConfig, seed: int) -> DepthTrainConfig:
+    """The recipe with ``seed`` where it names none."""
+    if "seed" in recipe.training.model_fields_set:
+        return recipe
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})})
 
 
 def split_of(dataset: Dataset, split: str) -> Dataset:

@@ -17,21 +17,21 @@ ANNOTATIONS = Path("data/annotations/annotations.jsonl")
 
 
 def finetune_arm(params: Params, arm: str) -> None:
-    """Fine-tune the base with the arm's settings; an arm of `steps: 0` is the base itself."""
+    """Fine-tune the base with the arm's settings; an arm without steps is the base itself."""
     section = params.arm(arm)
     out = Path("models/finetuned") / arm
-    metrics: dict[str, Any] = {"steps": section.steps, "constraint": section.constraint, "weight": section.weight}
+    metrics: dict[str, Any] = {"steps": section.training.steps, "constraint": section.constraint, "weight": section.weight}
     values = {"arm": arm, "finetune": section.model_dump(mode="json")}
     inputs = {str(BASE): hash_folder(BASE)}
     with curves(f"plots/finetune/{arm}"):
-        if section.steps:
+        if section.training.steps:
             dataset = Dataset.open("data/train")
             inputs["data/train"] = dataset.info.fingerprint
             metrics |= _train(dataset, section, values, inputs, out)
         elif is_main():
             with atomic_folder(out) as folder:
                 shutil.copytree(BASE, folder, dirs_exist_ok=True)
-                write_provenance(folder, values, inputs, section.seed)
+                write_provenance(folder, values, inputs, section.training.seed)
     if is_main():
         write_json(f"metrics/finetune/{arm}.json", metrics)
 
@@ -54,14 +54,14 @@ def _train(
     if is_main():
         with atomic_folder(out) as folder:
             result.model.save(folder)
-            write_provenance(folder, values, inputs, section.seed)
+            write_provenance(folder, values, inputs, section.training.seed)
         result.discard_checkpoints()
     return {name: value for name, value in result.history[-1].items() if name != "step"} | result.counts
 
 
 def vanishing_points_of(dataset: Dataset, section: FinetuneParams) -> dict[str, Any]:
     """By sample id, those of the data set or those that stage `annotate` found; DataError if a sample has no row."""
-    if section.vanishing_points == "dataset":
+    if section.vanishing_points != "detected":
         return {sample.id: sample.vanishing_points or [] for sample in dataset}
     from alberti.annotate import read_annotations
 

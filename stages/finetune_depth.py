@@ -9,17 +9,18 @@ pictures that the depth maps came with: what flawless generation would give.
 from pathlib import Path
 
 from alberti.data.manifest import Dataset
+from alberti.depth.config import DepthTrainConfig
 from alberti.depth.models import DepthModel
 from stages.common import hash_folder, run_stage
 from stages.curves import curves
 from stages.depth_training import config_of, split_of, train, write_model
-from stages.params import CONDITION_ARM, KITTI_ARM, ORIGINAL_ARM, DepthTrainParams, Params
+from stages.params import CONDITION_ARM, KITTI_ARM, ORIGINAL_ARM, Params
 
 
 def finetune_depth(params: Params, name: str) -> None:
     """Write `models/depth/<model>/<arm>/`."""
     model_name, _, arm = name.partition("-")
-    recipe: DepthTrainParams = getattr(params.finetune_depth.train, model_name)
+    recipe: DepthTrainConfig = getattr(params.finetune_depth.train, model_name)
     start = Path("models/depth") / model_name / ORIGINAL_ARM
     inputs, data = {str(start): hash_folder(start)}, _data(arm, recipe)
     for dataset in data.values():
@@ -32,10 +33,10 @@ def finetune_depth(params: Params, name: str) -> None:
     values = {"seed": params.seed, "finetune_depth": recipe.model_dump(mode="json")}
     model = result.model
     assert isinstance(model, DepthModel)
-    write_model("finetune_depth", name, model, result, values, inputs, config.loop.seed)
+    write_model("finetune_depth", name, model, result, values, inputs, config.training.seed)
 
 
-def _data(arm: str, recipe: DepthTrainParams) -> dict[str, Dataset]:
+def _data(arm: str, recipe: DepthTrainConfig) -> dict[str, Dataset]:
     if arm == KITTI_ARM:
         kitti = Dataset.open("data/kitti")
         return {"dataset": split_of(kitti, "train"), "validation": split_of(kitti, "val")}

@@ -13,15 +13,18 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alberti.diffusion.config import BaseConfig, FinetuneConfig, SampleConfig
+from alberti.depth.config import DepthTrainConfig
+from alberti.diffusion.config import BaseConfig, ConstraintSettings, FinetuneConfig, SampleConfig
 from alberti.errors import ConfigError
+from alberti.training.settings import Optimisation
+from stages.profiles import merge
 from stages.source_params import ROLES as ROLES
 from stages.source_params import PrepareParams, SceneParams, Section
 
 M = TypeVar("M", bound=BaseModel)
 
 BASE_ARM = "base"
-"""The arm that stands for the unmodified base: its override is `steps: 0`."""
+"""The arm that stands for the unmodified base: its override is `training: {steps: 0}`."""
 KITTI_ARM = "kitti"
 """The depth arm that trains on KITTI's own training split instead of generated pictures."""
 CONDITION_ARM = "condition"
@@ -62,18 +65,22 @@ class BaseParams(Section):
         return self
 
 
+class ArmOptimisation(Optimisation):
+    """`training` of an arm. `steps: 0` stands for the base as it is."""
+
+    steps: int = Field(ge=0)
+
+
 class FinetuneParams(FinetuneConfig):
-    """Section `finetune`, and each arm after its overrides. `steps: 0` stands for the base as it is."""
+    """Section `finetune`, and each arm after its overrides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    steps: int = Field(ge=0)
-    vanishing_points: Literal["dataset", "detected"] = "dataset"
-    """Which vanishing points the constraint gets: those of the data set, or those that `annotate` found."""
+    training: ArmOptimisation
 
     def library_config(self) -> FinetuneConfig:
         """What the library takes; only for arms that train."""
-        return FinetuneConfig.model_validate(self.model_dump(exclude={"vanishing_points"}))
+        return FinetuneConfig.model_validate(self.model_dump())
 
 
 class GenerateParams(SampleConfig):
@@ -89,49 +96,6 @@ class VariantParams(Section):
     """Overrides of `generate`."""
 
 
-class DepthTrainParams(Section):
-    """How a depth model is trained: `LoopConfig`, `Augmentation` and `DepthTrainConfig` of the library in one place."""
-
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    lr: float = Field(gt=0)
-    lr_final: float = Field(default=0.0, ge=0)
-    lr_schedule: Literal["constant", "cosine", "polynomial"] = "cosine"
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    grad_clip: float = Field(default=1.0, ge=0)
-    accumulate: int = Field(default=1, gt=0)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    mixed_precision: Literal["no", "bf16"] = "no"
-    checkpoint_every: int = Field(default=0, ge=0)
-    log_every: int = Field(default=10, gt=0)
-    cuda_graph: bool = False
-    """On a GPU replay whole steps as CUDA graphs: small models else wait for Python."""
-    cache_mb: float = Field(default=512.0, ge=0)
-    """Data sets up to this size are decoded once and kept on the device."""
-    seed: int | None = None
-    """null: the experiment's."""
-
-    crop: tuple[int, int]
-    """Height, width."""
-    height: int | None = None
-    kb_crop: bool = False
-    flip: float = Field(default=0.5, ge=0, le=1)
-    jitter: float = Field(default=0.5, ge=0, le=1)
-    rotate_degrees: float = Field(default=0.0, ge=0)
-
-    min_depth: float = 1e-3
-    max_depth: float = 80.0
-    gradient_weight: float = 0.5
-    trim: float = Field(default=0.2, ge=0, lt=1)
-    alignment: str = "median"
-    mix_ratio: float = Field(default=0.0, ge=0, lt=1)
-    """Share of KITTI's training split among the samples of the generated arms; 0: zero-shot."""
-    validate_every: int = Field(default=0, ge=0)
-    validation_images: int = Field(default=64, gt=0)
-    workers: int = Field(default=0, ge=0)
-
-
 class DepthStartParams(Section):
     """The original of one depth model: given weights, or random ones, then trained on `data/train` if `train` says how."""
 
@@ -145,7 +109,7 @@ class DepthStartParams(Section):
     """`none`, `timm` (ImageNet weights, which needs a network) or a path."""
     input_height: int | None = None
     seed: int = 0
-    train: DepthTrainParams | None = None
+    train: DepthTrainConfig | None = None
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> "DepthStartParams":
@@ -164,8 +128,8 @@ class BaseDepthParams(Section):
 class FinetuneDepthRecipes(Section):
     """One recipe a model."""
 
-    dpt: DepthTrainParams
-    pixelformer: DepthTrainParams
+    dpt: DepthTrainConfig
+    pixelformer: DepthTrainConfig
 
 
 class FinetuneDepthParams(Section):
@@ -237,7 +201,10 @@ class Params(Section):
 
     def arm(self, name: str) -> FinetuneParams:
         """The arm's fine-tuning: `finetune` with the arm's overrides and, where neither has a seed, the experiment's."""
-        values = {"seed": self.seed, **self.finetune.model_dump(exclude_unset=True), **self.arms[name]}
+        finetune, overrides = self.finetune.model_dump(exclude_unset=True), self.arms[name]
+        if overrides.get("constraint", self.finetune.constraint) is None:
+            finetune = {key: value for key, value in finetune.items() if key not in ConstraintSettings.model_fields}
+        values = merge(merge({"training": {"seed": self.seed}}, finetune), overrides)
         return _validate(FinetuneParams, values, f"arms.{name}.")
 
     @property
@@ -299,8 +266,10 @@ def check_params(values: Mapping[str, Any], where: str = "") -> Params:
 
 
 def _check_arms(params: Params, where: str) -> None:
-    if params.arms.get(BASE_ARM) != {"steps": 0}:
-        raise ConfigError(f"{where}arms.{BASE_ARM}: must be {{steps: 0}}, the unmodified base that others are compared with")
+    if params.arms.get(BASE_ARM) != {"training": {"steps": 0}}:
+        raise ConfigError(
+            f"{where}arms.{BASE_ARM}: must be {{training: {{steps: 0}}}}, the unmodified base that others are compared with"
+        )
     for section in ("arms", "variants"):
         for name in getattr(params, section):
             if name in (KITTI_ARM, CONDITION_ARM, ORIGINAL_ARM) or not name.replace("_", "").isalnum():

@@ -130,13 +130,13 @@ def _draws_from_seed(unit: Unit, params: Params) -> bool:
     if "seed" not in unit.params:
         return "" in unit.params
     if unit.module == "finetune":
-        own = {**params.finetune.model_dump(exclude_unset=True), **params.arms[unit.name]}
-        return params.arm(unit.name).steps > 0 and "seed" not in own
+        named = params.finetune.training.model_fields_set | set(params.arms[unit.name].get("training", {}))
+        return params.arm(unit.name).training.steps > 0 and "seed" not in named
     if unit.module == "generate":
         own = params.variants[unit.name].generate if unit.name in params.variants else {}
         return "seed" not in {**params.generate.model_dump(exclude_unset=True), **own}
     if unit.module == "finetune_depth":
-        return getattr(params.finetune_depth.train, unit.name.partition("-")[0]).seed is None
+        return "seed" not in getattr(params.finetune_depth.train, unit.name.partition("-")[0]).training.model_fields_set
     return True
 
 

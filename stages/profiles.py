@@ -54,7 +54,7 @@ def merge(values: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
 def _override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"-S {text}: expected KEY=VALUE, such as finetune.weight=0.05")
+        raise ConfigError(f"-S {text}: expected KEY=VALUE, such as arms.constrained.weight=0.05")
     try:
         parsed: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:

@@ -38,7 +38,7 @@ def report(params: Params, _: str) -> None:
 
 def gather(params: Params) -> ReportInputs:
     """Read metrics, curves and pictures of every arm and model that params.yaml names."""
-    tuned = [arm for arm in params.arms if params.arm(arm).steps]
+    tuned = [arm for arm in params.arms if params.arm(arm).training.steps]
     constrained = tuple(arm for arm in tuned if _is_constrained(params, arm))
     controls = [arm for arm in tuned if arm not in constrained]
     condition = Dataset.open("data/condition")
@@ -82,8 +82,8 @@ def _figures(params: Params) -> tuple[Path, ...]:
 
 
 def _is_constrained(params: Params, arm: str) -> bool:
-    settings = params.arm(arm)
-    return settings.constraint is not None and settings.weight > 0
+    settings = params.arm(arm).constrained
+    return settings is not None and settings.weight > 0
 
 
 def arm_note(params: Params, arm: str) -> str:
@@ -91,9 +91,9 @@ def arm_note(params: Params, arm: str) -> str:
     if arm in params.variants:
         return f"the weights of “{params.weights_of(arm)}”, {_sampled(params, arm)}"
     settings = params.arm(arm)
-    if not settings.steps:
+    if not settings.training.steps:
         return "the base model, not fine-tuned"
-    steps = f"fine-tuned for {settings.steps} steps"
+    steps = f"fine-tuned for {settings.training.steps} steps"
     if not _is_constrained(params, arm):
         return f"{steps} with the denoising loss alone"
     name = "the published perspective loss" if settings.constraint == "perspective" else f"the constraint {settings.constraint}"

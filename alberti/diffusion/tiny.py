@@ -17,14 +17,14 @@ from alberti.diffusion.objective import predict_x0
 from alberti.diffusion.randomness import chance, gaussian, timesteps
 from alberti.diffusion.sources import DatasetSource
 from alberti.seeding import derive_seed
-from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+from alberti.training import Batch, discard_checkpoints, train_loop
 
 
 def build_tiny_decoder(base: DepthDiffusion, config: TinyDecoderConfig) -> AutoencoderTiny:
     """An untrained decoder for ``base``'s scaled latents; its encoder is as small as the class allows and not used."""
     levels = base.factor.bit_length()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "tiny"))
+        torch.manual_seed(derive_seed(config.training.seed, "tiny"))
         return AutoencoderTiny(
             latent_channels=base.vae.config.latent_channels,
             encoder_block_out_channels=(8,) * levels,
@@ -52,29 +52,18 @@ def distil_tiny_decoder(
     for module in base.modules().values():
         module.eval().requires_grad_(False)
     base.tiny_decoder = None
-    key = {"train": "tiny decoder", "config": config.model_dump(mode="json"), "base": model_hash(base)}
+    key = {"train": "tiny decoder", "config": config.model_dump(mode="json", exclude={"training"}), "base": model_hash(base)}
     key["data"] = dataset.info.fingerprint
     cache = training_cache(base, DatasetSource(dataset, keep=False), checkpoints, where)
     tiny = build_tiny_decoder(base, config)
     tiny.encoder.requires_grad_(False)
-    loop = LoopConfig(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        lr_schedule="cosine",
-        warmup_steps=config.warmup_steps,
-        mixed_precision=config.precision,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        seed=config.seed,
-    )
     loss = _Distillation(base, cache, config)
     result = train_loop(
-        tiny.decoder, loss, len(cache), loop,
+        tiny.decoder, loss, len(cache), config.training,
         checkpoints=checkpoints, run_key=key, description="tiny decoder", device=device,
     )  # fmt: skip
     if checkpoints is not None:
-        discard_checkpoints(checkpoints, key, loop)
+        discard_checkpoints(checkpoints, key, config.training)
     base.tiny_decoder = tiny.eval().requires_grad_(False)
     base.to("cpu")
     return result.history
@@ -96,7 +85,7 @@ class _Distillation:
 
     @torch.no_grad()
     def _latents(self, batch: Batch, device: torch.device) -> Tensor:
-        seed, visits = self.config.seed, batch.visits
+        seed, visits = self.config.training.seed, batch.visits
         ids = [self.cache.ids[index] for index in batch.indices]
         draw: dict[str, Any] = {"ids": ids, "visits": visits, "shape": self.cache.latent_shape}
         flipped = chance(seed, "flip", ids, visits, 0.5)

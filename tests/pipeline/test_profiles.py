@@ -33,7 +33,7 @@ def test_names_in_profiles_exist_in_the_library(project: Path, profile: str) -> 
 
 
 def test_overrides(project: Path) -> None:
-    assert compose(project, "smoke", ["seed=5", "finetune.steps=3"])["seed"] == 5
+    assert compose(project, "smoke", ["seed=5", "finetune.training.steps=3"])["seed"] == 5
 
 
 def test_unknown_profile_and_override_are_refused(project: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 from alberti.files import atomic_folder
 from pipeline.profiles import compose
 
+_SHORT = {"steps": 1, "batch_size": 2, "checkpoint_every": 1}
 Stage = Callable[..., tuple[int, str]]
 
 
@@ -26,14 +27,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
 
     folder = tmp_path_factory.mktemp("prepared")
     values = compose(project, "smoke")
-    values["base"]["train"] |= {"vae": _schedule(), "unet": _schedule(), "checkpoint_every": 1}
-    values["finetune"] |= {"steps": 2, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "num_lines": 50}
+    values["base"]["train"] |= {"vae": _SHORT | {"lr": 1e-3}, "unet": _SHORT | {"lr": 1e-3}}
+    values["finetune"]["training"] |= _SHORT | {"steps": 2, "log_every": 1}
+    values["arms"]["constrained"] |= {"num_lines": 50}
     values["generate"]["steps"] = 2
     values["annotate"]["workers"] = 1
     for model in ("dpt", "pixelformer"):
-        short = {"steps": 2, "batch_size": 2, "warmup_steps": 0, "checkpoint_every": 1, "log_every": 1}
-        values["base_depth"][model]["train"] |= short
-        values["finetune_depth"]["train"][model] |= short
+        for recipe in (values["base_depth"][model]["train"], values["finetune_depth"]["train"][model]):
+            recipe["training"] |= _SHORT | {"steps": 2, "warmup_steps": 0, "log_every": 1}
     for role in values["prepare"]:
         splits = values["prepare"][role]["scenes"]["splits"]
         values["prepare"][role]["scenes"] |= {"splits": dict.fromkeys(splits, 2), "supersample": 1}
@@ -49,10 +50,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     build_small_base(params.base.train, captions).save(folder / "models" / "base")
     build_depth_model("pixelformer", "tiny").save(folder / "models" / "depth" / "pixelformer" / "original")
     return folder
-
-
-def _schedule() -> dict[str, float]:
-    return {"steps": 1, "batch_size": 2, "lr": 1e-3}
 
 
 @pytest.fixture

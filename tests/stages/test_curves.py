@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from alberti.training import LoopConfig, train_loop
+from alberti.training import Optimisation, train_loop
 from stages.curves import METRICS, curves, read_curves
 
 Stage = Callable[..., tuple[int, str]]
@@ -21,7 +21,7 @@ Stage = Callable[..., tuple[int, str]]
 
 def _train(description: str = "test", steps: int = 6) -> list[dict[str, float]]:
     model = nn.Linear(2, 1)
-    config = LoopConfig(steps=steps, batch_size=2, lr=0.1, log_every=2)
+    config = Optimisation(steps=steps, batch_size=2, lr=0.1, log_every=2)
 
     def loss(wrapped, batch):
         values = wrapped(torch.ones(2, 2))[:, 0].square()
@@ -83,7 +83,7 @@ def _lines(path: Path) -> int:
 
 def test_after_kill_9_every_step_is_there_once(here: Path, stage: Stage, project: Path) -> None:
     values = yaml.safe_load((here / "params.yaml").read_text())
-    values["finetune"] |= {"steps": 16, "checkpoint_every": 3, "log_every": 1}
+    values["finetune"]["training"] |= {"steps": 16, "checkpoint_every": 3, "log_every": 1}
     (here / "params.yaml").write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "stages.finetune", "--name", "constrained"]
     environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}

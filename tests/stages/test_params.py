@@ -1,16 +1,15 @@
 """The params: typed, frozen, and errors that name the key."""
 
 import copy
-import dataclasses
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from alberti.diffusion.config import VanishingGuidance
+from alberti.diffusion.config import ConstraintSettings, VanishingGuidance
 from alberti.errors import ConfigError
 from pipeline.profiles import compose
-from stages.params import DepthTrainParams, check_params, load_params
+from stages.params import check_params, load_params
 
 
 @pytest.fixture
@@ -20,24 +19,24 @@ def values(project: Path) -> dict:
 
 def test_committed_params_load(project: Path) -> None:
     params = load_params(project / "params.yaml")
-    assert params.arm("base").steps == 0
+    assert params.arm("base").training.steps == 0
     assert params.arm("constrained").constraint == "perspective"
     assert params.arm("unconstrained").constraint is None
-    assert params.arm("constrained").steps == params.arm("unconstrained").steps
+    assert params.arm("constrained").training.steps == params.arm("unconstrained").training.steps
 
 
 def test_params_are_frozen(project: Path) -> None:
     with pytest.raises(ValidationError):
-        load_params(project / "params.yaml").finetune.steps = 3
+        load_params(project / "params.yaml").finetune.flip = False
 
 
 @pytest.mark.parametrize(
     ("keys", "named", "suggested"),
     [
         (("finetun",), "finetun:", "'finetune'"),
-        (("finetune", "lrate"), "finetune.lrate", "'lr"),
+        (("finetune", "training", "lrate"), "finetune.training.lrate", "'lr"),
         (("base", "train", "vae", "step"), "base.train.vae.step", "'steps'"),
-        (("base_depth", "dpt", "train", "batchsize"), "base_depth.dpt.train.batchsize", "'batch_size'"),
+        (("base_depth", "dpt", "train", "training", "batchsize"), "base_depth.dpt.train.training.batchsize", "'batch_size'"),
         (("prepare", "train", "scenes", "widht"), "prepare.train.scenes.widht", "'width'"),
         (("arms", "constrained", "wieght"), "arms.constrained.wieght", "'weight'"),
     ],
@@ -55,12 +54,18 @@ def test_misspelled_key_is_named_with_the_nearest(values: dict, keys: tuple, nam
 
 def test_wrong_type_and_range_name_key_and_value(values: dict) -> None:
     values["generate"]["steps"] = "many"
-    values["finetune"]["batch_size"] = 0
+    values["finetune"]["training"]["batch_size"] = 0
     with pytest.raises(ConfigError) as error:
         check_params(values)
     assert "generate.steps" in str(error.value)
     assert "'many'" in str(error.value)
-    assert "finetune.batch_size" in str(error.value)
+    assert "finetune.training.batch_size" in str(error.value)
+
+
+def test_settings_of_a_constraint_are_refused_where_there_is_none(values: dict) -> None:
+    values["arms"]["unconstrained"]["weight"] = 0.1
+    with pytest.raises(ConfigError, match=r"arms\.unconstrained.*weight: only a constraint makes use of it"):
+        check_params(values)
 
 
 def test_missing_section_is_named(values: dict) -> None:
@@ -72,15 +77,15 @@ def test_missing_section_is_named(values: dict) -> None:
 def test_adding_an_arm_is_one_edit(values: dict) -> None:
     values["arms"]["strong"] = {"constraint": "perspective", "weight": 0.1}
     arm = check_params(values).arm("strong")
-    assert (arm.weight, arm.constraint, arm.lr) == (0.1, "perspective", values["finetune"]["lr"])
+    assert (arm.weight, arm.constraint, arm.training.lr) == (0.1, "perspective", values["finetune"]["training"]["lr"])
 
 
 def test_experiment_seed_reaches_sections_without_their_own(values: dict) -> None:
     values["seed"] = 7
-    values["arms"]["other"] = {"seed": 9}
+    values["arms"]["other"] = {"training": {"seed": 9}}
     params = check_params(values)
-    assert params.arm("constrained").seed == 7
-    assert params.arm("other").seed == 9
+    assert params.arm("constrained").training.seed == 7
+    assert params.arm("other").training.seed == 9
     assert params.sampling("base").seed == 7
     values["generate"]["seed"] = 3
     assert check_params(values).sampling("base").seed == 3
@@ -117,20 +122,6 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match="expected a mapping"):
         load_params(tmp_path / "params.yaml")
-
-
-def test_depth_params_are_the_library_s() -> None:
-    """Each field reaches the library, and the shared ones have the library's defaults."""
-    from alberti.depth.data import Augmentation
-    from alberti.depth.train import DepthTrainConfig
-    from alberti.training import LoopConfig
-
-    library = {}
-    for kind in (LoopConfig, Augmentation, DepthTrainConfig):
-        library |= {field.name: field for field in dataclasses.fields(kind)}
-    assert set(DepthTrainParams.model_fields) <= set(library)
-    for name in ("flip", "jitter", "min_depth", "max_depth", "gradient_weight", "trim", "alignment", "grad_clip"):
-        assert DepthTrainParams.model_fields[name].default == library[name].default
 
 
 def test_values_are_not_changed_by_checking(values: dict) -> None:
@@ -170,9 +161,9 @@ def test_variants_that_contradict_the_rest_are_refused(values: dict, variants: d
 def test_the_default_has_the_paper_s_arms_and_guidance_beside_them(project: Path) -> None:
     params = load_params(project / "params.yaml")
     assert params.arms == {
-        "base": {"steps": 0},
+        "base": {"training": {"steps": 0}},
         "unconstrained": {"constraint": None},
-        "constrained": {"constraint": "perspective"},
+        "constrained": ConstraintSettings().model_dump(include=set(params.arms["constrained"])) | {"constraint": "perspective"},
     }
     assert list(params.variants) == ["guided"]
     assert params.weights_of("guided") == "unconstrained"

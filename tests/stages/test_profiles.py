@@ -50,8 +50,8 @@ def test_trials_use_data_of_their_own(project: Path, experiment: str, roles: lis
 
 
 def test_overrides_are_yaml(project: Path) -> None:
-    overrides = ["finetune.weight=0.5", "arms.strong={constraint: perspective, steps: 3}", "finetune_depth.arms=[base]"]
-    added = ["finetune.weight=0.5", "+arms.strong={constraint: perspective, steps: 3}", "finetune_depth.arms=[base]"]
+    overrides = ["arms.constrained.weight=0.5", "arms.strong={constraint: perspective, steps: 3}", "finetune_depth.arms=[base]"]
+    added = ["arms.constrained.weight=0.5", "+arms.strong={constraint: perspective, steps: 3}", "finetune_depth.arms=[base]"]
     assert compose_plain(project / "conf", "smoke", None, overrides) == compose(project, "smoke", added)
 
 

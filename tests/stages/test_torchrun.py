@@ -78,15 +78,16 @@ _VALIDATED = """
 from pathlib import Path
 from alberti import processes
 from alberti.data.manifest import Dataset
-from alberti.depth.data import Augmentation
+from alberti.depth.config import Augmentation
 from alberti.depth.models import DepthModel
-from alberti.depth.train import DepthTrainConfig, _digest, train_depth
-from alberti.training import LoopConfig
+from alberti.depth.config import DepthTrainConfig
+from alberti.depth.train import _digest, train_depth
+from alberti.training import Optimisation
 
 processes.join()
 data = Dataset.open("data/train")
-loop = LoopConfig(steps=4, batch_size=2, lr=3e-2, seed=1)  # so fast that the last weights are not the best
-config = DepthTrainConfig(loop, Augmentation((64, 64)), validate_every=1, validation_images=2)
+loop = Optimisation(steps=4, batch_size=2, lr=3e-2, seed=1)  # so fast that the last weights are not the best
+config = DepthTrainConfig(training=loop, augmentation=Augmentation(crop=(64, 64)), validate_every=1, validation_images=2)
 result = train_depth(DepthModel.load("models/depth/pixelformer/original"), data, config, validation=data)
 Path(f"digest-{processes.rank()}").write_text(_digest(result.model))
 Path(f"best-{processes.rank()}").write_text(str(result.best_step))
