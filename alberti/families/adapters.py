@@ -52,6 +52,7 @@ class Family:
 
     pipelines: class names in diffusers. denoiser: the pipeline's attribute that predicts. packed: tokens of 2 x 2 latents.
     time_scale: the scheduler's time over what the network is told. time_reversed: the network is told one minus that.
+    encodes_condition: the depth picture goes through the VAE.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Family:
     packed: bool = False
     time_scale: float = 1.0
     time_reversed: bool = False
+    encodes_condition: bool = False
 
     def networks(self, pipe: Any) -> list[Any]:
         """The networks that see the noisy latents: the denoiser first, then a ControlNet if there is one."""
@@ -85,6 +87,8 @@ class Family:
         return int(shape[1]), int(shape[2])
 
 
+_TOKENS: dict[str, Any] = {"packed": True, "time_scale": 1000.0, "encodes_condition": True}
+
 FAMILIES = (
     Family("sd2-depth", ("StableDiffusionDepth2ImgPipeline",), "unet"),
     Family("sd-controlnet", ("StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline"), "unet"),
@@ -98,17 +102,18 @@ FAMILIES = (
         ),
         "unet",
     ),
-    Family("sd3-controlnet", ("StableDiffusion3ControlNetPipeline",), "transformer"),
-    Family("flux-depth", ("FluxControlPipeline", "FluxControlImg2ImgPipeline"), "transformer", packed=True, time_scale=1000.0),
+    Family("sd3-controlnet", ("StableDiffusion3ControlNetPipeline",), "transformer", encodes_condition=True),
+    Family("flux-depth", ("FluxControlPipeline", "FluxControlImg2ImgPipeline"), "transformer", **_TOKENS),
+    Family("flux-controlnet", ("FluxControlNetPipeline", "FluxControlNetImg2ImgPipeline"), "transformer", **_TOKENS),
+    Family("qwen-image-controlnet", ("QwenImageControlNetPipeline",), "transformer", **_TOKENS),
     Family(
-        "flux-controlnet",
-        ("FluxControlNetPipeline", "FluxControlNetImg2ImgPipeline"),
+        "z-image-controlnet",
+        ("ZImageControlNetPipeline",),
         "transformer",
-        packed=True,
         time_scale=1000.0,
+        time_reversed=True,
+        encodes_condition=True,
     ),
-    Family("qwen-image-controlnet", ("QwenImageControlNetPipeline",), "transformer", packed=True, time_scale=1000.0),
-    Family("z-image-controlnet", ("ZImageControlNetPipeline",), "transformer", time_scale=1000.0, time_reversed=True),
 )
 
 

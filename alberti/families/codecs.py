@@ -97,10 +97,11 @@ class LatentCodec:
         latents = sample.reshape(batch, *grid, width // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
         return latents.reshape(batch, width // 4, 2 * grid[0], 2 * grid[1])
 
-    def decoder(self) -> nn.Module:
+    def decoder(self, **options: Any) -> nn.Module:
         """A frozen decoder to differentiate: latents (B, C, h, w) -> pictures (B, 3, H, W) in [-1, 1].
 
-        It is a copy, so that hooks that move the VAE between devices do not move it as well.
+        It is a copy, so that hooks that move the VAE between devices do not move it as well. ``options`` are those of
+        ``FrozenDecoder``, for VAEs that it can decode for.
         """
         from alberti.diffusion.decoding import FrozenDecoder
 
@@ -113,7 +114,7 @@ class LatentCodec:
             return tiny_decoder(self.vae)
         if self._is(_VIDEO):
             return _VideoDecoder(self.vae, self.scale, self.shift)
-        frozen = FrozenDecoder(self.vae)
+        frozen = FrozenDecoder(self.vae, **options)
         needs_float = self.vae.config.get("force_upcast") and next(frozen.parameters()).dtype == torch.float16
         return frozen.float() if needs_float else frozen
 
