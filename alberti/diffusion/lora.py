@@ -29,7 +29,7 @@ def add_lora(unet: Any, rank: int, targets: Sequence[str] = TARGETS) -> None:
             parameter.data = parameter.data.float()
 
 
-def lora_layers(network: Any, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+def lora_layers(network: Any, dtype: torch.dtype | None = None) -> dict[str, Any]:
     """The adapters' weights as diffusers' pipelines save them."""
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
