@@ -1,8 +1,6 @@
 """How well the pictures of a folder obey linear perspective: a number with its interval, a table, a page to look at."""
 
-import base64
 import csv
-import html
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,16 +14,18 @@ from alberti.annotations import parse_row
 from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json, write_text
 from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import assign_segments, estimate_vanishing_points
+from alberti.geometry.vanishing_points import estimate_vanishing_points
 from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
 from alberti.images import read_image
 from alberti.metrics.bootstrap import bootstrap_interval
+from alberti.metrics.labels import METRICS, SCORE
 from alberti.metrics.perspective import segments_consistency
 from alberti.outputs import check_beside, check_output_file
-from alberti.overlays import draw_annotation
 from alberti.parallel import check_workers, ordered_map
 from alberti.progress import Progress
 from alberti.reading import Lines, reading
+from alberti.report.render import page_begins, render
+from alberti.report.tiles import Picture, coloured, data_uri, overlay, vanishing_lines
 
 THRESHOLDS = (2.0, 5.0)
 _ESTIMATED_POINTS = 3
@@ -33,10 +33,10 @@ _ESTIMATED_POINTS = 3
 _BOOTSTRAP_UP_TO = 20_000
 """Past so many pictures the normal interval is the same to the third digit, and takes no memory."""
 _SHOWN = 12
-_SHOWN_SIDE = 480
+_SHOWN_SIDE = 720
 _COLUMNS = ("image", "width", "height", "points", "consistency_2", "consistency_5", "line_length",
             "line_length_per_megapixel", "segments")  # fmt: skip
-_FIGURES = ("consistency_2", "consistency_5", "line_length_per_megapixel")
+_FIGURES = tuple(metric.key for metric in SCORE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def score_folder(
 
 def _check_outputs(out: Path, inputs: list[Path | None]) -> None:
     check_output_file(out, inputs)
-    for suffix, begins in ((".csv", ",".join(_COLUMNS)), (".html", _TEMPLATE.split("<title>")[0])):
+    for suffix, begins in ((".csv", ",".join(_COLUMNS)), (".html", page_begins())):
         beside = out.with_suffix(suffix)
         check_output_file(beside, inputs)
         check_beside(beside, begins)
@@ -242,74 +242,37 @@ def _page(root: Path, given: GivenPoints | None, kept: _Kept, summary: dict[str,
     ranked = [int(index) for index in np.argsort(values, kind="stable") if np.isfinite(values[index])]
     worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
     best = ranked[::-1][: min(_SHOWN, len(ranked) // 2)]
-    rows = "".join(
-        f"<tr><td>{label}</td><td>{_number(summary[name]['mean'])}</td><td>{_number(summary[name]['low'])} to "
-        f"{_number(summary[name]['high'])}</td><td>{summary[name]['n']}</td></tr>"
-        for name, label in (
-            ("consistency_2", "line length within 2° of a vanishing point"),
-            ("consistency_5", "line length within 5°"),
-            ("line_length_per_megapixel", "line length, pixels per megapixel"),
-        )
-    )
-    galleries = "".join(
-        f"<h2>{title}</h2><div class=grid>{''.join(_figure(root, given, kept, index) for index in chosen)}</div>"
-        for title, chosen in (("Worst", worst), ("Best", best))
-        if chosen
-    )
-    return _TEMPLATE.format(
-        title=html.escape(f"Perspective of {root}"), rows=rows, galleries=galleries,
-        images=summary["images"], failed=summary["failed"], without_lines=summary["without_lines"],
-        without_points=summary["without_points"], source=summary["vanishing_points"],
-    )  # fmt: skip
+    chosen = (("The least straight", worst), ("The straightest", best))
+    galleries = [(title, [_picture(root, given, kept, index) for index in places]) for title, places in chosen if places]
+    rows = [(metric, summary[metric.key]) for metric in SCORE]
+    return render("score.html", {"title": f"Perspective of {root}", "summary": summary, "rows": rows, "galleries": galleries})
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.3f}" if value < 10 else f"{value:,.0f}"
-
-
-def _figure(root: Path, given: GivenPoints | None, kept: _Kept, index: int) -> str:
+def _picture(root: Path, given: GivenPoints | None, kept: _Kept, index: int) -> Picture:
+    """A tile, made small, with its lines and vanishing lines in the small one's pixels."""
     name = kept.names[index]
     image = read_image(image_path(root, name))
-    segments = detect_line_segments(image)
     height, width = image.shape[:2]
-    horizon = None
+    segments = detect_line_segments(image)
     if given is None:
-        found = estimate_vanishing_points(segments, width, height, max_points=_ESTIMATED_POINTS)
-        points, horizon = found.points, found.horizon
+        points = estimate_vanishing_points(segments, width, height, max_points=_ESTIMATED_POINTS).points
     else:
         points = given.points(name)
-    drawn = draw_annotation(image, segments, assign_segments(segments, points, THRESHOLDS[0]), points, horizon)
+    lines = coloured(segments, points)
     scale = min(1.0, _SHOWN_SIDE / max(width, height))
+    small = image
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    data = base64.b64encode(encoded.tobytes()).decode()
-    caption = f"{html.escape(name)}<br>{kept.figures['consistency_2'][index]:.2f} at 2°, " + (
-        f"{kept.figures['consistency_5'][index]:.2f} at 5°"
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    shares = [METRICS[key].text(kept.figures[key][index]) for key in ("consistency_2", "consistency_5")]
+    return Picture(
+        name,
+        "arm",
+        data_uri(small),
+        width,
+        height,
+        name,
+        overlay(lines),
+        overlay(vanishing_lines(points, width, height)),
+        f"{shares[0]} within 2°, {shares[1]} within 5°",
     )
-    picture = f'<img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: left; }}
-td:not(:first-child) {{ font-variant-numeric: tabular-nums; }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }} img {{ width: 100%; border-radius: 4px; }}
-figcaption {{ font-size: .85rem; color: #555; overflow-wrap: anywhere; }}
-</style>
-<h1>{title}</h1>
-<p>{images} pictures, {failed} unreadable, {without_lines} without lines, {without_points} without vanishing points
-(vanishing points {source}). Coloured segments point at a vanishing point within 2°, gray ones at none; yellow is
-the horizon.</p>
-<table><tr><th></th><th>mean</th><th>95 % interval</th><th>pictures</th></tr>{rows}</table>
-{galleries}
-</html>
-"""

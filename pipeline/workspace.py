@@ -50,11 +50,15 @@ def open_workspace(project: str | Path, profile: str, overrides: Sequence[str] =
 @contextlib.contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
     try:
-        with FileLock(path, timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise ConfigError(f"{path}: held by another flow run of this profile; wait for it or cancel it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _copy_project(project: Path, workspace: Path) -> None:

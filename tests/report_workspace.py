@@ -22,7 +22,7 @@ ARMS = {"base": 3.0, "unconstrained": 1.6, "constrained": 0.8}
 GUIDED, GUIDED_BEND = "guided", 0.4
 """A variant of `unconstrained`."""
 DEPTH_ARMS = ("original", "kitti", *ARMS, GUIDED)
-TEST_SETS = {"rendered": (40, None), "kitti": (12, 5)}
+TEST_SETS = {"test": (40, None), "kitti": (12, 5)}
 """Test set -> frames, and how many KITTI drives they are of (None: each of its own); `kitti` plays the real one."""
 NOTED = {
     "base": Arm("base", "the base model, not fine-tuned"),
@@ -139,7 +139,7 @@ def read_curve(folder: Path) -> pd.DataFrame:
 
 def seeds_of(arm: str, seeds: tuple[int, ...]) -> tuple[str, ...]:
     """Names of an arm's results: what no seed changes has one, `all`."""
-    return ("all",) if arm in ("original", "kitti") else tuple(map(str, seeds))
+    return ("all",) if arm == "original" else tuple(map(str, seeds))
 
 
 def write_workspace(root: Path, count: int = 6, seeds: tuple[int, ...] = (0,)) -> None:
@@ -155,15 +155,15 @@ def write_workspace(root: Path, count: int = 6, seeds: tuple[int, ...] = (0,)) -
             write_image_results(root / "metrics" / "images" / arm / f"{seed}.json", generated, reference, extractor)
             columns = ("loss", "mse", "mse_t0", "constraint") if arm == "constrained" else ("loss", "mse", "mse_t0")
             if arm in ("unconstrained", "constrained"):
-                curve = root / "plots" / "finetune" / arm / str(seed) / "plots" / "metrics"
+                curve = root / "plots" / "finetune" / arm / str(seed)
                 write_curve(curve, 0.2 + 0.1 * place, place + 100 * seed, columns)
     through = write_pictures(root / "data" / "references", "generated", 0.3, count, seed=20)
     for name, pictures in (("renders", reference), ("reconstructions", through)):
         write_image_results(root / "metrics" / "references" / f"{name}.json", pictures, reference, extractor)
     for network in ("vae", "unet"):
-        write_curve(root / "plots" / "base" / "plots" / "metrics" / network, 0.5, 5, ("loss",))
+        write_curve(root / "plots" / "base" / network, 0.5, 5, ("loss",))
     _write_depth_models(root, seeds)
-    write_json(root / "metrics" / "annotate.json", {"n": 2, "median_error": 0.42, "failures": 0})
+    write_json(root / "metrics" / "annotate" / "train.json", {"n": 2, "median_error": 0.42, "failures": 0})
     write_json(
         root / "models" / "base" / "provenance.json",
         {"git_revision": "0" * 40, "python": "3.11.9", "packages": {"torch": "2.14.1", "diffusers": "0.42.0"}},
@@ -176,31 +176,31 @@ def _write_depth_models(root: Path, seeds: tuple[int, ...]) -> None:
             error = 0.12 + 0.02 * order + (0.0, -0.04, 0.01, 0.004, 0.0035, 0.004)[place]
             for number, seed in enumerate(seeds_of(arm, seeds)):
                 for name, (frames, drives) in TEST_SETS.items():
-                    path = root / "metrics" / "depth" / name / model / arm / f"{seed}.json"
+                    path = root / "metrics" / "depth" / model / arm / seed / f"{name}.json"
                     write_depth_results(path, error, frames, 100 * order + place + 1000 * number, drives)
-                curve = root / "plots" / "finetune_depth" / f"{model}-{arm}" / seed / "plots" / "metrics"
+                curve = root / "plots" / "finetune_depth" / model / arm / seed
                 write_curve(curve, 0.3, place, ("loss",))
 
 
 def report_inputs(root: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> ReportInputs:
     """The workspace as the stage gathers it."""
 
-    def read(folder: Path, arm: str) -> dict[int | None, Result]:
+    def read(folder: Path, arm: str, file: str) -> dict[int | None, Result]:
         names = seeds_of(arm, seeds)
-        return {None if name == "all" else int(name): Result.read(folder / arm / f"{name}.json") for name in names}
+        return {None if name == "all" else int(name): Result.read(folder / arm / file.format(seed=name)) for name in names}
 
     metrics, arms = root / "metrics", (*ARMS, GUIDED)
     tuned = {
-        f"{arm}-{seed}": read_curve(root / "plots" / "finetune" / arm / str(seed) / "plots" / "metrics")
+        f"{arm}-{seed}": read_curve(root / "plots" / "finetune" / arm / str(seed))
         for arm in ("unconstrained", "constrained")
         for seed in seeds
     }
     values: dict[str, Any] = {
         "seeds": seeds,
-        "images": {arm: read(metrics / "images", arm) for arm in arms},
+        "images": {arm: read(metrics / "images", arm, "{seed}.json") for arm in arms},
         "depth": {
             name: {
-                model: {arm: read(metrics / "depth" / name / model, arm) for arm in DEPTH_ARMS}
+                model: {arm: read(metrics / "depth" / model, arm, f"{{seed}}/{name}.json") for arm in DEPTH_ARMS}
                 for model in ("dpt", "pixelformer")
             }
             for name in TEST_SETS
@@ -212,7 +212,7 @@ def report_inputs(root: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> 
         "condition": Dataset.open(root / "data" / "condition"),
         "reconstructions": Dataset.open(root / "data" / "references"),
         "curves": {"Fine-tuning the diffusion model": tuned},
-        "annotation": read_json(metrics / "annotate.json"),
+        "annotation": read_json(metrics / "annotate" / "train.json"),
         "facts": {"profile": "default", "git revision": None},
         "params": "seeds: [0]\n",
         "stand_ins": ("train", "condition"),

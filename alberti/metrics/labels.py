@@ -73,8 +73,16 @@ def _share(key: str, label: str, meaning: str) -> Metric:
 
 
 IMAGE = (
-    _share("consistency_2", "within 2°", "Share of the detected line length that points within 2° at a true vanishing point."),
-    _share("consistency_5", "within 5°", "Share of the detected line length that points within 5° at a true vanishing point."),
+    _share(
+        "consistency_2",
+        "within 2°",
+        "Share of the detected line length that points within 2° at one of the scene's vanishing points.",
+    ),
+    _share(
+        "consistency_5",
+        "within 5°",
+        "Share of the detected line length that points within 5° at one of the scene's vanishing points.",
+    ),
     _share(
         "surface_consistency_2",
         "on surfaces",

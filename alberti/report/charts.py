@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Colours that stand for variables of the page's style sheet; replaced in the finished SVG.
-_INK, _FAINT = "#010101", "#020202"
+_INK, _FAINT, _STRONG = "#010101", "#020202", "#040404"
 _ARM_COLOURS = [f"#0300{index:02x}" for index in range(8)]
-_VARIABLES = {_INK: "var(--ink-2)", _FAINT: "var(--rule)"} | {
+_VARIABLES = {_INK: "var(--ink-2)", _FAINT: "var(--rule)", _STRONG: "var(--ink)"} | {
     colour: f"var(--arm-{index})" for index, colour in enumerate(_ARM_COLOURS)
 }
 _NOT_CURVES = {"step", "lr", "epoch", "seconds", "rate", "grad_norm", "time"}
@@ -123,7 +123,7 @@ def profile_panels(profiles: Mapping[str, np.ndarray], arms: Sequence[str], poin
     for point in points:
         figure, axes = _axes()
         for name, profile in profiles.items():
-            colour = _ARM_COLOURS[arms.index(name) % len(_ARM_COLOURS)] if name in arms else _INK
+            colour = _ARM_COLOURS[arms.index(name) % len(_ARM_COLOURS)] if name in arms else _STRONG
             values = np.asarray(profile[point], float)
             width = max(1, len(values) // 100)
             values = np.convolve(values, np.ones(width) / width, "same")

@@ -14,6 +14,17 @@ EFFECTS: dict[Effect, str] = {
 }
 
 
+EFFECT_WORDS: dict[Effect, str] = {
+    "better": "better",
+    "worse": "worse",
+    "up": "more",
+    "down": "less",
+    "unclear": "unclear",
+    "unknown": "no interval",
+}
+"""What stands beside a change."""
+
+
 def effect(change: Mapping[str, Any], higher_is_better: bool | None) -> Effect:
     """What a difference with ``mean low high`` says; "unknown" where it has no interval."""
     low, high = change["low"], change["high"]

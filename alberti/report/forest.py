@@ -73,8 +73,8 @@ def depth_chart(summary: Mapping[str, Any], test_set: str, model: str) -> Forest
     for arm, change in changes.items():
         ends = "" if change["low"] is None else f"{_bare(change['low'])} to {_bare(change['high'])}"
         bars.append((arm, change, percent(change["mean"], signed=True), ends, effect(change, metric.higher_is_better)))
-    title = f"{model}: change of AbsRel against “{original}”"
-    return _forest(title, "Left of zero is better.", bars, [(0.0, "no change")], None)
+    title = f"{model}: change of AbsRel"
+    return _forest(title, f"Against “{original}”; left of no change is better.", bars, [(0.0, "no change")], None)
 
 
 def _against_control(summary: Mapping[str, Any], arm: str, metric: Metric) -> Effect | None:
@@ -104,8 +104,12 @@ def _forest(
     for _, entry, *_ in bars:
         values += [entry["mean"], *(entry[end] for end in ("low", "high") if entry[end] is not None), *entry.get("seeds", [])]
     least, most = min(values), max(values)
-    ticks = [float(tick) for tick in MaxNLocator(5, min_n_ticks=2).tick_values(least, most)]
-    start, width = ticks[0], max(ticks[-1] - ticks[0], 1e-12)
+    ticks = [float(tick) for tick in MaxNLocator(4, min_n_ticks=2).tick_values(least, most)]
+    start, end = ticks[0], ticks[-1]
+    if metric is not None and metric.unit == " %":
+        start, end = max(start, 0.0), min(end, max(1.0, most))  # no share is beyond the whole
+        ticks = [tick for tick in ticks if start <= tick <= end]
+    width = max(end - start, 1e-12)
 
     def place(value: float) -> float:
         return round(100 * (value - start) / width, 2)

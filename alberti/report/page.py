@@ -84,6 +84,7 @@ def context(inputs: ReportInputs, summary: Mapping[str, Any]) -> dict[str, Any]:
         "straightness": straightness_chart(summary),
         "depth_sets": [_depth_set(summary, name) for name in summary["depth"]],
         "constraint": [panel for runs in inputs.curves.values() for panel in constraint_panels(runs, names)],
+        "study": None if inputs.study is None else _study_tables(inputs.study),
         "training": _training(inputs, names),
         "profile": _profile(inputs, ids, names),
     }
@@ -151,6 +152,12 @@ def _model(summary: Mapping[str, Any], test_set: str, model: str) -> dict[str, A
         "caption": f"{setting_text(test_set, section, model)}. Small: {interval_words(summary, what)}.",
         "chart": depth_chart(summary, test_set, model),
     }
+
+
+def _study_tables(results: Mapping[str, Any]) -> str:
+    from alberti.study.results import render_fragment
+
+    return render_fragment(dict(results))
 
 
 def _training(inputs: ReportInputs, names: list[str]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from alberti.files import write_text
 from alberti.overlays import COLOURS
+from alberti.report.comparison import EFFECT_WORDS
 
 
 def render(template: str, context: Mapping[str, Any], *, package: str = "alberti.report") -> str:
@@ -25,8 +26,15 @@ def render(template: str, context: Mapping[str, Any], *, package: str = "alberti
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["effect_words"] = EFFECT_WORDS
     environment.globals["point_colours"] = [f"rgb({red} {green} {blue})" for red, green, blue in COLOURS]
     return environment.get_template(template).render(**context)
+
+
+def page_begins() -> str:
+    """What every page of these begins with: by it a file is known as one of ours."""
+    template = Path(__file__).with_name("templates") / "base.html"
+    return template.read_text(encoding="utf-8").split("<title>")[0]
 
 
 def write_page(out: str | Path, template: str, context: Mapping[str, Any], *, package: str = "alberti.report") -> Path:

@@ -30,7 +30,7 @@ def summarise(inputs: ReportInputs) -> Summary:
     """The summary of ``inputs``; it becomes ``metrics/summary.json``.
 
     Keys: ``facts``, ``seeds``, ``resamples``, ``arms`` (kind, note, control of each), ``main_control``, ``base_arm``,
-    ``original_arm``, ``images``, ``distances``, ``depth`` (by test set, real ones first), ``study``, ``minutes``,
+    ``original_arm``, ``images``, ``distances``, ``depth`` (by test set, real ones first), ``study`` (people), ``minutes``,
     ``stand_ins``, and ``verdict``: three sentences.
 
     - ``images.arms.<arm>.<metric>``: mean, low, high, n (pictures), seeds (the mean of each). The references are arms here.
@@ -55,7 +55,7 @@ def summarise(inputs: ReportInputs) -> Summary:
         "distances": _distances(inputs) if inputs.images else {},
         "depth": {name: _test_set(inputs, name) for name in inputs.test_sets},
         "stand_ins": list(inputs.stand_ins),
-        "study": dict(inputs.study) if inputs.study is not None else None,
+        "study": _study(inputs.study),
         "minutes": dict(inputs.minutes) if inputs.minutes is not None else None,
     }
     return summary | {"verdict": [asdict(sentence) for sentence in verdict(summary)]}
@@ -292,6 +292,14 @@ def _depth(inputs: ReportInputs, test_set: str, model: str, real: bool) -> Summa
         for arm, other in _pairs(inputs, list(arms), others):
             summary["relative"].setdefault(f"{arm} / {other}", {})[column] = sample.relative(arm, other)
     return summary
+
+
+def _study(results: Mapping[str, Any] | None) -> Summary | None:
+    """Of a human trial, how often each arm was preferred to another, by question."""
+    if results is None:
+        return None
+    blocks = {key: {name: block[name] for name in ("question", "comparisons")} for key, block in results["blocks"].items()}
+    return {"raters": results["raters"]["counted"], "answers": results["answers"]["counted"], "blocks": blocks}
 
 
 def _round(value: Any) -> Any:

@@ -68,7 +68,7 @@ def picture_table(summary: Mapping[str, Any], keys: Sequence[str] | None = None)
         if "consistency_2" in gap and summary["arms"][arm]["control"] == control:
             arms[arm][GAP.key] = gap["consistency_2"]
     metrics = [metric for metric in (*IMAGE, *DISTANCES, GAP) if keys is None or metric.key in keys]
-    return _table("pictures", arms, metrics, changes, control)
+    return _table("pictures", arms, metrics, changes, control, compared=_compared(summary))
 
 
 def depth_table(summary: Mapping[str, Any], test_set: str, model: str, keys: Sequence[str] | None = None) -> Table:
@@ -76,7 +76,20 @@ def depth_table(summary: Mapping[str, Any], test_set: str, model: str, keys: Seq
     section = summary["depth"][test_set]["models"][model]
     control = summary["main_control"] if summary["main_control"] in section["arms"] else summary["original_arm"]
     metrics = [metric for metric in DEPTH if keys is None or metric.key in keys]
-    return _table(f"{test_set}-{model}", section["arms"], metrics, section["relative"], control, relative=True)
+    return _table(
+        f"{test_set}-{model}",
+        section["arms"],
+        metrics,
+        section["relative"],
+        control,
+        compared=_compared(summary),
+        relative=True,
+    )
+
+
+def _compared(summary: Mapping[str, Any]) -> set[str]:
+    """The arms of which one is best: those with generated pictures."""
+    return {name for name, arm in summary["arms"].items() if arm["kind"] != "reference"}
 
 
 def _table(
@@ -86,10 +99,11 @@ def _table(
     changes: Mapping[str, Mapping[str, Any]],
     control: str | None,
     *,
+    compared: set[str],
     relative: bool = False,
 ) -> Table:
     shown = tuple(metric for metric in metrics if any(metric.key in values for values in arms.values()))
-    best = {metric.key: _best(arms, metric) for metric in shown}
+    best = {metric.key: _best(arms, metric, compared) for metric in shown}
     rows = []
     for arm, values in arms.items():
         against = changes.get(f"{arm} {'/' if relative else '-'} {control}", {})
@@ -101,8 +115,8 @@ def _table(
     return Table(key, shown, tuple(rows), control if control in arms else None, relative)
 
 
-def _best(arms: Mapping[str, Mapping[str, Any]], metric: Metric) -> set[str]:
-    means = {arm: values[metric.key]["mean"] for arm, values in arms.items() if metric.key in values and arm not in _REFERENCES}
+def _best(arms: Mapping[str, Mapping[str, Any]], metric: Metric, compared: set[str]) -> set[str]:
+    means = {arm: values[metric.key]["mean"] for arm, values in arms.items() if metric.key in values and arm in compared}
     if metric.higher_is_better is None or not metric.has_best or len(means) < 2:
         return set()
     target = max(means.values()) if metric.higher_is_better else min(means.values())

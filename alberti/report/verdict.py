@@ -9,6 +9,8 @@ from alberti.report.comparison import Effect, effect
 
 _NAMED = 4
 """So many arms of a group are given with their numbers, further ones by name alone."""
+_REALISM = "realism"
+"""The question of a human trial that asks which picture looks more real."""
 _NO_PAIR = "no arm with a constraint or guidance and its control"
 _STRAIGHT, _REAL, _ERROR = METRICS["consistency_2"], METRICS["frechet_distance"], METRICS["abs_rel"]
 
@@ -78,7 +80,8 @@ def _straighter(summary: Mapping[str, Any]) -> Sentence:
 def _as_real(summary: Mapping[str, Any]) -> Sentence:
     question = "As real?"
     findings = list(_findings(summary, "distances", _REAL))
-    if not findings:
+    people = list(_people(summary))
+    if not findings and not people:
         return Sentence(question, "Not asked", f"Not asked: {_NO_PAIR} has a distance to reference pictures.", "unclear")
     words: dict[Effect, str] = {
         "better": "{} {is} nearer to the reference pictures by Fréchet distance",
@@ -86,7 +89,30 @@ def _as_real(summary: Mapping[str, Any]) -> Sentence:
         "unclear": "no clear change of the Fréchet distance with {}",
         "unknown": "one seed gives the Fréchet distance no interval, for {}",
     }
-    return _sentence(question, findings, words)
+    asked: dict[Effect, str] = {
+        "better": "people found {} more real",
+        "worse": "people found {} less real",
+        "unclear": "people saw no clear difference in {}",
+        "unknown": "too few answers to say of {}",
+    }
+    if not people:
+        return _sentence(question, findings, words)
+    return _sentence(question, people, asked, more=_clauses(findings, words, _controls([*people, *findings])))
+
+
+def _people(summary: Mapping[str, Any]) -> Iterator[_Finding]:
+    """How often people found an arm's picture more real than its control's."""
+    block = (summary["study"] or {"blocks": {}})["blocks"].get(_REALISM, {"comparisons": []})
+    pairs = treated(summary)
+    for row in block["comparisons"]:
+        for arm, other, turned in ((row["arm"], row["other"], False), (row["other"], row["arm"], True)):
+            found = row["clustered"]
+            if pairs.get(arm) != other or found is None:
+                continue
+            share, low, high = (1 - found[key] if turned else found[key] for key in ("share", "low", "high"))
+            low, high = min(low, high), max(low, high)
+            what: Effect = "better" if low > 0.5 else "worse" if high < 0.5 else "unclear"
+            yield _Finding(f"“{arm}”", other, what, f"{percent(share)} of answers", f"{100 * low:.1f} to {100 * high:.1f}")
 
 
 def _findings(summary: Mapping[str, Any], part: str, metric: Metric) -> Iterator[_Finding]:
@@ -139,9 +165,22 @@ def describe_set(name: str, section: Mapping[str, Any]) -> str:
     return f"{'real' if section['real'] else 'rendered'} frames ({name}: {frames})"
 
 
-def _sentence(question: str, findings: Sequence[_Finding], words: Mapping[Effect, str], where: str = "") -> Sentence:
-    """One sentence: the short answer, then what was better, worse, and neither."""
-    controls = {finding.control for finding in findings}
+def _sentence(
+    question: str, findings: Sequence[_Finding], words: Mapping[Effect, str], where: str = "", more: Sequence[str] = ()
+) -> Sentence:
+    """One sentence: the short answer, then what was better, worse, and neither, and ``more`` clauses."""
+    controls = _controls(findings)
+    clauses = [*_clauses(findings, words, controls), *more]
+    short, tone = _short_answer({finding.effect for finding in findings})
+    against = f", against “{controls.pop()}”" if len(controls) == 1 else ""
+    return Sentence(question, short, f"{short}{', ' * bool(where)}{where}{against}: {'; '.join(clauses)}.", tone)
+
+
+def _controls(findings: Sequence[_Finding]) -> set[str]:
+    return {finding.control for finding in findings}
+
+
+def _clauses(findings: Sequence[_Finding], words: Mapping[Effect, str], controls: set[str]) -> list[str]:
     clauses: list[str] = []
     for kind in ("better", "worse", "unclear", "unknown"):
         group = [finding for finding in findings if finding.effect == kind]
@@ -151,9 +190,7 @@ def _sentence(question: str, findings: Sequence[_Finding], words: Mapping[Effect
                 for place, finding in enumerate(group)
             ]
             clauses.append(words[kind].format(_joined(texts), **{"is": "are" if len(group) > 1 else "is"}))
-    short, tone = _short_answer({finding.effect for finding in findings})
-    against = f", against “{controls.pop()}”" if len(controls) == 1 else ""
-    return Sentence(question, short, f"{short}{', ' * bool(where)}{where}{against}: {'; '.join(clauses)}.", tone)
+    return clauses
 
 
 def _short_answer(effects: set[Effect]) -> tuple[str, str]:
