@@ -26,6 +26,7 @@ from alberti.errors import AlbertiError
 from alberti.files import read_json
 from alberti.parallel import core_count
 from alberti.processes import visible_gpus
+from pipeline import prefork
 from pipeline.graph import Unit, changed_units, read_units
 from pipeline.profiles import compose
 from pipeline.resources import needs_of, path_lengths
@@ -89,7 +90,7 @@ def alberti(
         if runner == "ray":
             from pipeline.on_ray import RayMachines
 
-            machines: Machines = RayMachines(workspace, plan, force, warm, per_gpu, shared_files)
+            machines: Any = RayMachines(workspace, plan, force, warm, per_gpu, shared_files)
         else:
             machines = ThreadMachines(workspace, plan, force, warm, max(parallel, 1))
         with machines:
@@ -166,6 +167,7 @@ class ThreadMachines(Machines):
         if error[0] is not None:
             stop_units()
         self._tasks.__exit__(*error)
+        prefork.stop(self._workspace)
 
     def fits(self, name: str) -> bool:
         if not self._gpu:

@@ -1,7 +1,7 @@
 """What a unit needs while it runs, and which of the ready ones should start first.
 
-The figures are those of the small models of the profiles `default` and `gpu`; for others, `needs` of the flow and
-`--needs` of the export replace them. They decide where and when units run, never what comes out.
+The figures are those of the small models of the profiles `default` and `gpu`; for others, `needs` of the flow
+replaces them. They decide where and when units run, never what comes out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,16 @@ class Needs:
 
 DEFAULTS = {
     "watch": Needs(cores=1, memory=1, seconds=5),
-    "prepare": Needs(cores=0, memory=4, seconds=40),
-    "annotate": Needs(cores=0, memory=4, seconds=60),
-    "base": Needs(gpu=True, cores=2, memory=6, seconds=120),
-    "finetune": Needs(gpu=True, cores=2, memory=6, seconds=70),
+    "prepare": Needs(cores=0, memory=4, seconds=20),
+    "annotate": Needs(cores=0, memory=4, seconds=15),
+    "base": Needs(gpu=True, cores=2, memory=6, seconds=5),
+    "finetune": Needs(gpu=True, cores=2, memory=6, seconds=60),
     "generate": Needs(gpu=True, cores=1, memory=4, seconds=30),
     "evaluate_images": Needs(gpu=True, cores=2, memory=4, seconds=25),
-    "references": Needs(gpu=True, cores=2, memory=4, seconds=30),
-    "base_depth": Needs(gpu=True, cores=2, memory=4, seconds=10),
-    "finetune_depth": Needs(gpu=True, cores=2, memory=4, seconds=30),
-    "evaluate_depth": Needs(gpu=True, cores=1, memory=4, seconds=15),
+    "references": Needs(gpu=True, cores=2, memory=4, seconds=25),
+    "base_depth": Needs(gpu=True, cores=2, memory=4, seconds=5),
+    "finetune_depth": Needs(gpu=True, cores=2, memory=4, seconds=15),
+    "evaluate_depth": Needs(gpu=True, cores=1, memory=4, seconds=12),
     "report": Needs(cores=1, memory=4, seconds=20),
 }
 """By stage."""

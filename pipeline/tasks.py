@@ -14,7 +14,8 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from pipeline.warm import environment_for
+from pipeline.parcels import Parcel, fetch, send
+from pipeline.prefork import shim
 
 _LAST_LINES = 8
 _EXITED = re.compile(r"exited with (-?\d+)")
@@ -62,10 +63,36 @@ def run_unit(
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     # stages call `python`: it must be this one, whether or not its environment is active in the worker
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    if warm and (Path(workspace) / "stages").is_dir():
-        owner = int(os.environ.get("RAY_RAYLET_PID", os.getpid()))
-        environment = environment_for(Path(workspace), owner, environment)
+    environment["ALBERTI_UNIT"] = name
+    if warm and os.name == "posix":
+        programs = Path(workspace) / ".alberti" / "warm"
+        shim(programs, Path(workspace))
+        environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     reproduce(name, Path(workspace), environment, force, say=get_run_logger().info)
+
+
+@task(
+    task_run_name="{name}",
+    retries=2,
+    retry_delay_seconds=[2, 15],
+    retry_condition_fn=may_pass,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def run_unit_elsewhere(name: str, remote: dict[str, str], parcels: list[Parcel], force: bool, threads: int) -> Parcel:
+    """Reproduce unit ``name`` in this machine's copy of the code, which is the current folder, and send what it made.
+
+    Args:
+        remote: DVC's, where outs come from and go to.
+        parcels: what the units made that it waits for.
+    """
+    workspace = Path.cwd()
+    fetch(workspace, remote, parcels)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ALBERTI_UNIT": name}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    reproduce(name, workspace, environment, force, say=get_run_logger().info)
+    return send(workspace, name)
 
 
 def reproduce(name: str, workspace: Path, environment: Mapping[str, str], force: bool, say: Callable[[str], Any]) -> None:
