@@ -1,6 +1,7 @@
 """The ``alberti`` command line: registers the commands, each in a module of its own, and reports errors."""
 
 import importlib
+import io
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
@@ -75,6 +76,9 @@ def build_app(arguments: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Entry point. An error that the user's input caused becomes one paragraph and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names in another encoding can be told of
     try:
         build_app(sys.argv[1:])()
     except AlbertiError as error:
