@@ -15,6 +15,11 @@ class ConfigError(AlbertiError):
     """A parameter that is unknown, of the wrong type or contradicts another."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, for a message of ours: its first line, or the name of its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class CheckpointError(AlbertiError):
     """A model folder or training checkpoint that cannot be used."""
 

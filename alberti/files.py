@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,14 @@ def sha256_file(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: str | Path, *, without: Iterable[str] = ()) -> str:
+    """Hex SHA-256 over the relative paths and bytes of a folder's files, but for those named ``without``."""
+    folder = Path(folder)
+    left_out = set(without)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
+    return sha256_json([[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files])
 
 
 def sha256_json(value: Any) -> str:

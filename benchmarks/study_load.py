@@ -76,10 +76,7 @@ class Load:
     def rate(self, number: int) -> None:
         client, rng = Client(f"http://127.0.0.1:{PORT}"), np.random.default_rng(number)
         person = f"person{number}"
-        self.call(lambda: client.begin(PROLIFIC_PID=person), (303, 409))
-        if not client.cookie:  # killed between storing the rater and answering: the browser would show that it has begun
-            self.call(lambda: client.begin(PROLIFIC_PID=f"{person}b"), (303,))
-            person += "b"
+        self.call(lambda: client.begin(PROLIFIC_PID=person), (303,))
         state = self.call(lambda: client.request("GET", "/api/state"), (200,)).json()
         while state["phase"] == "trial":
             trial, chosen = state["trial"], "left" if rng.random() < 0.5 else "right"

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alberti.device import choose_device
 from alberti.errors import CheckpointError
 from alberti.files import write_json
 from alberti.processes import is_main
@@ -12,7 +13,7 @@ from stages.shared.graph import Instance
 from stages.shared.layout import Layout
 from stages.shared.params import BaseParams, Params, plain
 from stages.shared.provenance import hash_folder, out_folder, write_provenance
-from stages.shared.running import device, run_stage
+from stages.shared.running import run_stage
 from stages.shared.source_params import SceneParams
 
 if TYPE_CHECKING:
@@ -53,13 +54,12 @@ def _train(section: BaseParams, layout: Layout, out: Path) -> tuple[dict[str, st
 
 def _streets(scenes: SceneParams) -> "SceneSource":
     """Streets rendered on the training device and kept there."""
-    import torch
 
     from alberti.diffusion.sources import SceneSource
     from stages.shared.streets import scene_config
 
     source = SceneSource(scenes.count, scenes.seed, scene_config(scenes), fresh=False)
-    source.render_all(torch.device(device()))
+    source.render_all(choose_device())
     return source
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from alberti.data.kitti.frames import read_split
 from alberti.data.kitti.reader import KittiReader
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.files import atomic_folder
 from alberti.parallel import core_count
 from stages.shared.graph import Instance
 from stages.shared.layout import Layout
 from stages.shared.params import Params, TestSetParams
-from stages.shared.running import device, run_stage
+from stages.shared.running import run_stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ def evaluate_depth(layout: Layout, params: Params, instance: Instance) -> None:
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import predict_batch
 
-    model = DepthModel.load(layout.root / instance["weights"]).to(device())
+    model = DepthModel.load(layout.root / instance["weights"]).to(choose_device())
     with atomic_folder(layout.root / instance["out"]) as out:
         for role, test in params.evaluate_depth.test_sets.items():
             predict = partial(_sized, partial(predict_batch, model), test.size)
@@ -53,7 +54,7 @@ def _evaluate(data: Path, test: TestSetParams, predict: "Predict", alignment: st
         KittiReader(dataset.root, dataset.depth_root),
         test.protocol,
         alignment,
-        batch_size=_BATCH if device() == "cuda" else 1,
+        batch_size=_BATCH if choose_device().type == "cuda" else 1,
         workers=min(_READERS, core_count()),
         resize="bilinear" if test.size is not None else None,
         description=description,

@@ -32,7 +32,7 @@ def create(
     repeats: Annotated[int, typer.Option(min=0, help="Pairs a block that come again, sides swapped.")] = 4,
     practice: Annotated[int, typer.Option(min=0, help="Practice pairs a block.")] = 2,
     catch_bend: Annotated[
-        float, typer.Option(min=0.001, max=0.2, help="Bend of catch pairs, rms, as a share of width.")
+        float, typer.Option(min=0.001, max=0.2, help="Bend of catch pairs, rms, as a share of the size.")
     ] = 0.02,
     min_catch: Annotated[float, typer.Option(min=0, max=1, help="Rule: share of catch pairs to get right.")] = 0.8,
     min_repeat: Annotated[float, typer.Option(min=0, max=1, help="Rule: share of repeats to answer alike.")] = 0.25,

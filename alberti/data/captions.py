@@ -80,10 +80,13 @@ class BlipCaptioner:
 def _load_blip(name: str, revision: str | None) -> tuple[Any, Any]:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
+    from alberti.weights import own_weights
+
     branch = revision or "main"
     try:
         # Safetensors only: no weights file of another kind is ever unpickled.
         model = BlipForConditionalGeneration.from_pretrained(name, use_safetensors=True, revision=branch)
+        own_weights(model)
         return model.eval(), BlipProcessor.from_pretrained(name, revision=branch)
     except (OSError, ValueError) as error:
         where = "a local folder" if Path(name).is_dir() else "neither a local folder nor a hub model within reach"

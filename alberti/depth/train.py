@@ -1,6 +1,5 @@
 """Fine-tuning of depth models, with the recipes that DPT and PixelFormer were published with."""
 
-import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -18,13 +17,13 @@ from alberti.depth.config import DepthTrainConfig
 from alberti.depth.data import Batches, Mixture, spread
 from alberti.depth.models import DepthModel
 from alberti.depth.samples import DepthSamples
-from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
 from alberti.training import Batch, TrainResult, discard_checkpoints, train_loop
 from alberti.training.step_graph import PreparedLoss, no_search
+from alberti.weights import read_weights, weights_hash
 
 
 @dataclass
@@ -116,18 +115,9 @@ def _run_key(
     return {
         "depth": config.key(),
         "data": data,
-        "model": {**vars(model.info), "weights": _digest(model)},
+        "model": {**vars(model.info), "weights": weights_hash(model)},
         **(run_key or {}),
     }
-
-
-def _digest(model: nn.Module) -> str:
-    """SHA-256 over the weights, so that a run never resumes one that started from others."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _mixture(dataset: Dataset, mix: Dataset | None, config: DepthTrainConfig) -> Mixture:

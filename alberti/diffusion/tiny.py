@@ -8,6 +8,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import TinyDecoderConfig
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.image_losses import gradient_difference
@@ -47,7 +48,7 @@ def distil_tiny_decoder(
     It learns on what the constraint will show it: latents of ``dataset``, and the base's own one-step estimates of
     them from random noise levels. The loss is L1 plus L1 of image gradients against the full decoder's picture.
     """
-    where = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = choose_device(device)
     base.to(where)
     for module in base.modules().values():
         module.eval().requires_grad_(False)

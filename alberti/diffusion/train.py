@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alberti import processes
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import FinetuneConfig, SampleConfig
 from alberti.diffusion.constrained import ConstraintTerm
 from alberti.diffusion.hashing import model_hash
@@ -23,6 +23,7 @@ from alberti.diffusion.rollout import Rollout
 from alberti.diffusion.sources import DatasetSource
 from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
+from alberti.geometry.presence import present
 from alberti.images import write_image
 from alberti.training import Batch, discard_checkpoints, train_loop
 from alberti.training.step_graph import PreparedLoss
@@ -79,13 +80,13 @@ def finetune(
         base.check_prediction_type(config.prediction_type)
     base.check_size(dataset[0].height, dataset[0].width)
     source = DatasetSource(dataset, dict(vanishing_points), keep=False)
-    absent = int((~(source.points != 0).any(axis=(1, 2))).sum())
+    absent = int((~present(source.points).any(axis=1)).sum())
     if config.constraint is not None and absent == len(dataset):
         raise DataError(
             f"{dataset.folder}: not one of the {absent} images has a vanishing point, so the constraint "
             f"{config.constraint!r} would have nothing to act on; annotate them, or fine-tune with constraint: null"
         )
-    where = _device(device)
+    where = choose_device(device)
     base.to(where)
     key = _run_key(base, source, config, run_key)
     cache = training_cache(base, source, checkpoints, where)
@@ -152,7 +153,7 @@ class Objective(PreparedLoss):
             factor = constraint_weight(settings.schedule, level, t, t_min=settings.t_min, t_max=settings.t_max)
         else:
             level, factor = torch.ones(len(t)), torch.ones(len(t))
-        weights = settings.weight * factor * (points != 0).any(dim=(1, 2))
+        weights = settings.weight * factor * present(points).any(dim=1)
         # Decided on the CPU, so that no sample is decoded for nothing and the GPU is not waited for. A captured step decodes
         # all, for its shapes must not change.
         rows = torch.arange(len(t)) if self.config.training.cuda_graph else (weights > 0).nonzero().flatten()
@@ -212,7 +213,7 @@ def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
     if config.lora_rank:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
-            add_lora(base.unet, config.lora_rank)
+            add_lora(base.unet, config.lora_rank, base.lora_targets)
     elif config.train in ("unet", "all"):
         base.unet.requires_grad_(True)
     if config.train in ("controlnet", "all"):
@@ -223,19 +224,13 @@ def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
 def _prepare(denoiser: Denoiser, config: FinetuneConfig) -> Denoiser:
     networks: list[Any] = [denoiser.unet, denoiser.controlnet]
     for module in filter(None, networks):
-        if config.gradient_checkpointing:
+        if config.gradient_checkpointing and getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
         if config.channels_last:
             module.to(memory_format=torch.channels_last)
         if config.compile:
             module.compile()
     return denoiser
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return processes.device()
 
 
 def _validation(

@@ -1,15 +1,10 @@
 """Scores whole sets of predictions: a row an image, means, confidence intervals, and what they were computed under."""
 
-import contextlib
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -41,6 +36,7 @@ from alberti.metrics.predictions import (
     read_prediction,
     resize_prediction,
 )
+from alberti.parallel import core_count, ordered_results
 from alberti.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,6 +52,7 @@ _STRETCHED = 1.05
 """Change of aspect from which a resized prediction is told of."""
 _FALLS = -0.1
 """Correlation with the ground truth below which a prediction runs against it."""
+_WORTH_PROCESSES = 50
 _LABELS = ("protocol", "ground_truth", "alignment")
 
 
@@ -407,21 +404,5 @@ def _ahead(
 
 def _in_processes(job: Callable[[Any], Row], items: Sequence[Any], workers: int | None) -> Iterable[Row]:
     """``map(job, items)`` in order; in this process where starting others would take longer than the work."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(available if workers is None else workers, len(items))
-    if count <= 1 or (workers is None and len(items) < 50):
-        yield from map(job, items)
-        return
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
-    try:
-        yield from pool.map(job, items, chunksize=8)
-    except BrokenProcessPool:
-        raise DataError("a worker process died, most likely for want of memory; use fewer workers") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which cancels what has not begun."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    count = max(1, min(core_count() if workers is None else workers, len(items)))
+    return ordered_results(job, items, 1 if workers is None and len(items) < _WORTH_PROCESSES else count)

@@ -213,7 +213,7 @@ def pair_table(table: pd.DataFrame, kept: Iterable[str]) -> pd.DataFrame:
         arm, other, picture = str(item).split("\t")
         preferred, n = int((answers["winner"] == arm).sum()), len(answers)
         scene, share = answers["scene"].iloc[0], preferred / n
-        rows.append([block, arm, other, picture, scene, n, preferred, share, 1 - abs(2 * share - 1)])
+        rows.append([block, arm, other, picture, scene, n, preferred, share, 2 * min(preferred, n - preferred) / n])
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-_CELLS = 5  # waves across the shorter side: long lines bend, small shapes keep their form
+_CELLS = 3  # knots across the shorter side: long lines bend, small shapes keep their form, and nothing folds
 
 
 def bend(image: np.ndarray, rms: float, generator: np.random.Generator) -> np.ndarray:

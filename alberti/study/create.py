@@ -1,6 +1,7 @@
 """From folders of pictures to a study folder."""
 
 import contextlib
+import math
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pydantic import ValidationError
 
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, sha256_file
@@ -19,7 +21,7 @@ from alberti.progress import track
 from alberti.seeding import numpy_generator
 from alberti.study.answers import ANSWERS
 from alberti.study.bend import bend
-from alberti.study.design import BENT, STRAIGHT, Arm, Block, Picture, Rules, Study, check_pictures
+from alberti.study.design import BENT, STRAIGHT, Arm, Block, Picture, Rules, Study, check_pictures, first_problem
 from alberti.study.texts import write_texts
 
 QUESTIONS = {
@@ -27,7 +29,7 @@ QUESTIONS = {
     "lines": ("In which picture do the lines of the street fit together?", "Look at the edges of houses, windows and road."),
 }
 CATCH_BEND = 0.02
-"""Root mean square displacement of a catch pair's bent side, as a share of the picture's width: seen at a glance."""
+"""Root mean square displacement of a catch pair's bent side, as a share of the picture's size: seen at a glance."""
 _MAIN_PAIRS = 24
 
 
@@ -132,8 +134,7 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
         raise DataError(f"{out}: there is a study already, perhaps with answers; choose another folder or remove it")
     sources = {arm: {source.name: source for source in _with_seeds(arms, arm)} for arm in arms}
     names = _common_names(sources, arms, options)
-    comparisons = options.comparisons or tuple((a, b) for place, a in enumerate(arms) for b in list(arms)[:place])
-    blocks = make_blocks(options, len(comparisons), len(names))
+    study = _design(arms, len(names), options)
     with _filled(out) as folder:
         (folder / "pictures").mkdir()
         pictures = [
@@ -142,25 +143,32 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
             for arm in arms
         ]
         _check_sizes(pictures)
-        pictures += _catch_pairs(folder, straight, list(sources[next(iter(arms))].values()), blocks, options)
-        pictures.sort(key=lambda picture: picture.id)
-        study = Study(
-            id=f"study-{secrets.token_hex(4)}",
-            title=options.title,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            seed=options.seed,
-            arms=tuple(Arm(name=arm, source=str(arms[arm])) for arm in arms),
-            comparisons=comparisons,
-            blocks=blocks,
-            rules=options.rules,
-            completion_code=options.completion_code,
-            completion_url=options.completion_url,
-            pictures=tuple(pictures),
-        )
+        pictures += _catch_pairs(folder, straight, list(sources[next(iter(arms))].values()), study.blocks, options)
+        study = study.model_copy(update={"pictures": tuple(sorted(pictures, key=lambda picture: picture.id))})
         check_pictures(study, out)
         write_texts(folder, study.trials)
         study.save(folder)
     return study
+
+
+def _design(arms: Mapping[str, Path], names: int, options: Options) -> Study:
+    """The study without its pictures."""
+    comparisons = options.comparisons or tuple((a, b) for place, a in enumerate(arms) for b in list(arms)[:place])
+    try:
+        return Study(
+            id=f"study-{secrets.token_hex(4)}",
+            title=options.title,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=options.seed,
+            arms=tuple(Arm(name=arm, source=str(folder)) for arm, folder in arms.items()),
+            comparisons=comparisons,
+            blocks=make_blocks(options, len(comparisons), names),
+            rules=options.rules,
+            completion_code=options.completion_code,
+            completion_url=options.completion_url,
+        )
+    except ValidationError as error:
+        raise ConfigError(f"the study cannot be like this: {first_problem(error)}") from None
 
 
 @contextlib.contextmanager
@@ -272,6 +280,10 @@ def _catch_pairs(
     pictures = []
     for source in (sources[place] for place in sorted(order)):
         image = read_image(source.path)
-        bent = bend(image, options.catch_bend * image.shape[1], numpy_generator(options.seed, "bend", source.name))
+        bent = bend(
+            image,
+            options.catch_bend * math.sqrt(image.shape[0] * image.shape[1]),
+            numpy_generator(options.seed, "bend", source.name),
+        )
         pictures += [_copy(folder, shown, arm, source, options) for arm, shown in ((STRAIGHT, image), (BENT, bent))]
     return pictures

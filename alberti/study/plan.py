@@ -13,6 +13,9 @@ from alberti.study.schedule import Schedule
 from alberti.study.simulate import Raters, imagined_pictures, simulate
 from alberti.study.statistics import clustered_share
 
+STUDIES = 100
+"""How many studies `--plan` simulates of each design."""
+
 
 def planned_study(study: Study, pictures: int, seed: int) -> Study:
     """``study`` with imagined pictures, in another drawing of its decks."""
@@ -45,8 +48,6 @@ def plan_arms(
     raters: list[int],
     preference: float,
     careless: float,
-    *,
-    studies: int = 100,
 ) -> list[dict[str, Any]]:
     """:func:`plan` for a study as ``create`` would make it, with as many pairs as it would take, half and twice that."""
     comparisons = options.comparisons or tuple((a, b) for place, a in enumerate(arms) for b in arms[:place])
@@ -55,7 +56,7 @@ def plan_arms(
     usual = blocks[0].per_comparison
     pairs = sorted({max(1, usual // 2), usual, min(2 * usual, pictures)})
     simulated = Raters(preference, careless=careless)
-    return plan(study, raters=raters, pictures=pictures, per_comparison=pairs, simulated=simulated, studies=studies)
+    return plan(study, raters=raters, pictures=pictures, per_comparison=pairs, simulated=simulated, studies=STUDIES)
 
 
 def _case(study: Study, count: int, pairs: int, pictures: int, simulated: Raters, studies: int) -> dict[str, Any]:

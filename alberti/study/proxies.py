@@ -1,16 +1,18 @@
 """Automatic stand-ins for people: image-text and preference models of transformers, and whether they notice bent pictures.
 
-A model scores each picture against its caption (CLIP and its kin, PickScore among them: cosine of image and text, scaled). A
-"preference" of an arm is the share of pictures that score higher than the other arm's. Beside it stands what the model says of
-renders against the same renders bent: one that cannot tell these apart says nothing of perspective, whatever it prefers.
+A model scores each picture: against its caption (CLIP and its kin, PickScore among them), or by whether it answers "yes" when
+asked about it. A "preference" of an arm is the share of pictures that score higher than the other arm's. Beside it stands what
+the model says of renders against the same renders bent: one that cannot tell these apart says nothing of perspective,
+whatever it prefers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from alberti.errors import DataError
 from alberti.files import atomic_file, write_json
@@ -23,45 +25,111 @@ from alberti.study.statistics import clustered_share
 
 BENDS_PX = (0.5, 1.0, 2.0, 4.0)
 """Root mean square displacements that the check tries, in pixels."""
+QUESTION = (
+    'The caption of this picture is "{caption}". Is it a realistic picture, in which all straight lines of the scene are '
+    "straight and fit together in perspective? Answer yes or no."
+)
+"""What models that answer questions are asked."""
 _MOST_CHECKED = 200
 
 
-class ImageTextModel:
-    """Scores of pictures against captions by any model of transformers with ``logits_per_image``."""
-
-    def __init__(self, name: str, *, processor: str | None = None, device: str | None = None):
-        import torch
-        from transformers import AutoModel, AutoProcessor
-
-        self.name = name
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            self._processor = AutoProcessor.from_pretrained(processor or name)
-            model = AutoModel.from_pretrained(name)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"{name}: not a model that transformers loads ({reason}); expected a folder or hub id with config, weights and "
-                "processor (--processor names another place for the last)"
-            ) from None
-        if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-            raise DataError(
-                f"{name}: a {type(model).__name__} scores no picture against a text; expected one like CLIP or SigLIP "
-                "(PickScore, HPSv2 and ImageReward's kin on a CLIP in transformers' format)"
-            )
-        self._model = model.to(self._device).eval()
+class Judge(Protocol):
+    """Whatever gives a picture a score."""
 
     def score(self, image: np.ndarray, caption: str) -> float:
-        """How well (H, W, 3) uint8 goes with its caption, higher is better."""
+        """How good (H, W, 3) uint8 is, given its caption; higher is better."""
+        ...
+
+
+def open_judge(name: str, *, processor: str | None = None, device: str | None = None) -> Judge:
+    """A model by folder or hub id: one that scores pictures against texts, or one that answers questions about pictures.
+
+    Raises:
+        DataError: nothing that transformers loads, or a model of another kind.
+    """
+    import torch
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        config = AutoConfig.from_pretrained(name)
+        prepared = AutoProcessor.from_pretrained(processor or name)
+        answers = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and getattr(prepared, "chat_template", None)
+        return (QuestionModel if answers else ImageTextModel)(name, prepared, place)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{name}: not a model that transformers loads ({reason}); expected a folder or hub id with config, weights and "
+            "processor (--processor names another place for the last)"
+        ) from None
+
+
+class ImageTextModel:
+    """Scores by a model with ``logits_per_image``: CLIP, SigLIP, PickScore and others on them."""
+
+    def __init__(self, name: str, processor: Any, device: str):
+        from transformers import AutoModel
+
+        model = AutoModel.from_pretrained(name)
+        if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
+            raise DataError(
+                f"{name}: a {type(model).__name__} scores no picture against a text; expected a model like CLIP, SigLIP or "
+                "PickScore, or one that answers questions about pictures and has a chat template"
+            )
+        self._processor, self._device, self._model = processor, device, model.to(device).eval()
+
+    def score(self, image: np.ndarray, caption: str) -> float:
+        """How well (H, W, 3) uint8 goes with its caption."""
         import torch
-        from PIL import Image
 
         inputs = self._processor(
             text=[caption], images=[Image.fromarray(image)], return_tensors="pt", padding="max_length", truncation=True
         )
         with torch.inference_mode():
-            output = self._model(**{name: value.to(self._device) for name, value in inputs.items()})
+            output = self._model(**inputs.to(self._device))
         return float(output.logits_per_image[0, 0])
+
+
+class QuestionModel:
+    """Scores by a model that answers questions about pictures: log odds of "yes" to :data:`QUESTION`, before it says a word."""
+
+    def __init__(self, name: str, processor: Any, device: str):
+        from transformers import AutoModelForImageTextToText
+
+        model: Any = AutoModelForImageTextToText.from_pretrained(name)
+        self._processor, self._device, self._model = processor, device, model.to(device).eval()
+        self._yes, self._no = (self._first_tokens(word) for word in ("yes", "no"))
+        if not self._yes or not self._no or set(self._yes) & set(self._no):
+            raise DataError(f"{name}: its tokenizer does not tell yes from no by the first token; it cannot be asked this way")
+
+    def _first_tokens(self, word: str) -> list[int]:
+        tokenizer = self._processor.tokenizer
+        spelt = [form(word) for form in (str.lower, str.capitalize, str.upper)]
+        spelt += [f" {text}" for text in spelt]
+        found = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spelt]
+        return sorted({tokens[0] for tokens in found if len(tokens) == 1})
+
+    def score(self, image: np.ndarray, caption: str) -> float:
+        """Log odds of "yes" for (H, W, 3) uint8."""
+        import torch
+
+        content = [
+            {"type": "image", "image": Image.fromarray(image)},
+            {"type": "text", "text": QUESTION.format(caption=caption)},
+        ]
+        inputs = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            logits = self._model(**inputs.to(self._device)).logits[0, -1].float()
+        return float(logits[self._yes].logsumexp(0) - logits[self._no].logsumexp(0))
 
 
 def score_proxies(
@@ -83,7 +151,7 @@ def score_proxies(
     results: list[dict[str, Any]] = []
     lines: list[str] = []
     for name in models:
-        model = ImageTextModel(name, processor=processor, device=device)
+        model = open_judge(name, processor=processor, device=device)
         bends = check_bends(model, straight, prompt)
         comparisons = _compare_arms(model, arms, captions, prompt)
         found = {"notices_px": notices(bends), "verdict": verdict(bends)}
@@ -99,7 +167,7 @@ def score_proxies(
     return lines
 
 
-def check_bends(model: Any, straight: Path, prompt: str, *, bends: Sequence[float] = BENDS_PX) -> list[dict[str, Any]]:
+def check_bends(model: Judge, straight: Path, prompt: str, *, bends: Sequence[float] = BENDS_PX) -> list[dict[str, Any]]:
     """A row a bend: the share of straight pictures that ``model.score`` puts above the same picture bent.
 
     Both are resampled alike, so that softness does not give the bent one away.
@@ -136,9 +204,7 @@ def verdict(bends: Sequence[Mapping[str, Any]]) -> str:
     return f"Notices bent pictures only from {smallest:g} px rms on: of smaller faults its preferences say nothing."
 
 
-def _compare_arms(
-    model: ImageTextModel, arms: Mapping[str, Path], captions: Mapping[str, str], prompt: str
-) -> list[dict[str, Any]]:
+def _compare_arms(model: Judge, arms: Mapping[str, Path], captions: Mapping[str, str], prompt: str) -> list[dict[str, Any]]:
     sources = {arm: {source.name: source for source in read_source(folder)} for arm, folder in arms.items()}
     common = sorted(set.intersection(*(set(found) for found in sources.values())))
     if not common:

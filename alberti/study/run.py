@@ -1,7 +1,7 @@
 """What a finished run needs of its study, which lies in the folder ``study/`` of the run.
 
-Answers count from ``study/answers.sqlite`` (collected there), ``study/answers.jsonl`` (put there) and ``study/imported/``. A
-folder with nothing but ``answers.jsonl`` is enough: rules are the defaults then.
+Answers are those of ``study/answers.jsonl``, and nothing else, so that a report follows from files that can be tracked:
+`alberti study analyse` writes it, or it was put there. Without ``study.json`` beside it, rules are the defaults.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from alberti.study.answers import ANSWERS, Answer, check_answers, collect, read_answers
+from alberti.study.answers import ANSWERS, Answer, check_answers, read_answers
 from alberti.study.design import Study
 from alberti.study.results import analyse_answers, arm_table, render_fragment
 
@@ -25,7 +25,7 @@ class RunStudy:
     study: Study | None
     """None: not created."""
     results: dict[str, Any] | None
-    """As ``results.json`` of `alberti study analyse`; None: no answers yet."""
+    """As ``results.json`` of `alberti study analyse`; None: ``answers.jsonl`` is missing or empty."""
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -54,11 +54,8 @@ def read_run_study(run: str | Path) -> RunStudy:
 
 
 def _answers(folder: Path, study: Study | None) -> list[Answer]:
-    if study is not None:
-        return collect(folder)
     path = folder / ANSWERS
-    if not path.is_file() or not path.stat().st_size:
-        return []
-    answers = list(read_answers(path))
-    check_answers(answers, answers[0].study if answers else "", path)
+    answers = list(read_answers(path)) if path.is_file() else []
+    if answers:
+        check_answers(answers, answers[0].study if study is None else study.id, path)
     return answers

@@ -121,7 +121,7 @@ def create_app(folder: str | Path, *, hosts: list[str], limits: Limits | None = 
     study = Study.open(folder)
     check_files(folder, study)
     server = _Server(folder, study)
-    app = FastAPI(title=study.title, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title=study.title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.store = server.store
     app.add_middleware(Guard, hosts=hosts, limits=limits or Limits(), token_of=token_of)
     _add_pages(app, server, secure)

@@ -128,9 +128,10 @@ def _connected(arms: int, won: np.ndarray, lost: np.ndarray) -> bool:
 
 
 def agreement(raters: Any, items: Any, values: Any) -> dict[str, Any]:
-    """Krippendorff's alpha of (n,) zeros and ones, and the share of pairs of raters that agree; None where no item has two."""
-    import krippendorff
+    """Krippendorff's alpha of (n,) zeros and ones (2011, nominal), and the share of pairs of raters that agree.
 
+    None where no item has two answers, and alpha also where all answers are the same.
+    """
     item, n_items = _codes(items)
     ones = np.bincount(item, weights=np.asarray(values, float), minlength=n_items)
     totals = np.bincount(item, minlength=n_items).astype(float)
@@ -142,6 +143,7 @@ def agreement(raters: Any, items: Any, values: Any) -> dict[str, Any]:
     agreeing = (ones * (ones - 1) + (totals - ones) * (totals - ones - 1)).sum() / (totals * (totals - 1)).sum()
     result["agreeing_pairs"] = float(agreeing)
     if 0 < ones.sum() < totals.sum():
-        counts = np.stack([totals - ones, ones], axis=1)
-        result["alpha"] = float(krippendorff.alpha(value_counts=counts, level_of_measurement="nominal"))
+        observed = (ones * (totals - ones) / (totals - 1)).sum()
+        n, n_ones = totals.sum(), ones.sum()
+        result["alpha"] = float(1 - (n - 1) * observed / (n_ones * (n - n_ones)))
     return result

@@ -102,6 +102,10 @@ class Store:
             connection = self._connection()
             connection.executescript(_SCHEMA)
             self._claim(connection)
+        except sqlite3.OperationalError as error:
+            raise DataError(
+                f"{self._path}: cannot be used now ({error}); may it be written, and does another program hold it?"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise DataError(f"{self._path}: not a usable database ({error}); move it away to start a new one") from error
 
@@ -144,7 +148,11 @@ class Store:
     def begin(
         self, *, platform: str | None = None, external_id: str | None = None, parameters: Any = None
     ) -> tuple[str, Rater]:
-        """A new rater and the token that is theirs alone; AlreadyHere if the platform's person has one."""
+        """A new rater and the token that is theirs alone.
+
+        A platform's person who has one and has not answered yet gets another token in its place: the first may never have
+        arrived. Once there are answers, nobody can come to them with the platform's number alone: AlreadyHere.
+        """
         token, now = secrets.token_urlsafe(32), time.time()
         code = secrets.token_hex(4).upper()
         row = (_hash(token), code, platform, external_id, json.dumps(parameters or {}), now)
@@ -156,10 +164,20 @@ class Store:
                     (*row[:2], self._free_slot(connection, now), *row[2:]),
                 )
         except sqlite3.IntegrityError:
-            raise AlreadyHere from None
+            self._renew(token, platform, external_id)
         rater = self.rater(token)
         assert rater is not None
         return token, rater
+
+    def _renew(self, token: str, platform: str | None, external_id: str | None) -> None:
+        with self._transaction() as connection:
+            renewed = connection.execute(
+                "UPDATE raters SET token_hash = ? WHERE platform = ? AND external_id = ? AND withdrawn_at IS NULL"
+                " AND NOT EXISTS (SELECT 1 FROM answers WHERE rater = number)",
+                (_hash(token), platform, external_id),
+            )
+            if renewed.rowcount != 1:
+                raise AlreadyHere
 
     @staticmethod
     def _free_slot(connection: sqlite3.Connection, now: float) -> int:

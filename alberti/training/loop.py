@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alberti.checkpoints import Checkpoints
+from alberti.device import choose_device
 from alberti.errors import AlbertiError, ConfigError
 from alberti.files import write_json
 from alberti.processes import is_launched, is_main, join
@@ -283,7 +284,7 @@ def _accelerator(device: str | torch.device | None) -> "Accelerator":
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
-    on_cpu = device is not None and torch.device(device).type == "cpu"
+    on_cpu = choose_device(device).type == "cpu"
     join(on_cpu)
     if not is_launched():
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 from alberti.data.fingerprint import FileIndex
 from alberti.data.source import Source
 from alberti.data.sources import limited, open_source, write_fitted, write_source
+from alberti.device import choose_device
 from alberti.parallel import core_count
 from stages.shared.layout import Layout
-from stages.shared.running import device
 from stages.shared.source_params import SourceParams
 
 
@@ -22,7 +22,7 @@ def write(layout: Layout, out: Path, role: str, section: SourceParams) -> None:
             index = stack.enter_context(FileIndex(root, cache, hashes=section.fit is None))
             source = open_source(native.source, root, index=index, **native.located_options(layout))
             sources.append(limited(source, native.limit, index))
-        captions, where = section.located_captions(layout), device()
+        captions, where = section.located_captions(layout), str(choose_device())
         if section.fit is None:
             write_source(sources[0], out, role=role, captions=captions, device=where)
         else:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from alberti.data.scenes.generate import render_dataset
+from alberti.device import choose_device
 from alberti.parallel import core_count
 from stages.shared.layout import Layout
-from stages.shared.running import device
 from stages.shared.source_params import SourceParams
 from stages.shared.streets import scene_config
 
@@ -16,7 +16,7 @@ def write(layout: Layout, out: Path, role: str, section: SourceParams) -> None:
     """Render ``section.scenes`` into ``out``."""
     scenes = section.scenes
     assert scenes is not None
-    where = device()
+    where = str(choose_device())
     workers = workers_for(scenes.count) if where == "cpu" else 1
     config = scene_config(scenes)
     render_dataset(

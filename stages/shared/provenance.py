@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alberti.files import atomic_folder, sha256_file, sha256_json, write_json
+from alberti.files import atomic_folder, sha256_folder, write_json
 from alberti.processes import is_main
 
 _PACKAGES = ("alberti", "torch", "diffusers", "transformers", "timm", "numpy", "opencv-python-headless", "pillow")
@@ -28,9 +28,7 @@ def out_folder(path: str | Path) -> Iterator[Path]:
 
 def hash_folder(folder: str | Path) -> str:
     """SHA-256 over the names and bytes of a model folder's files; `provenance.json` itself does not count."""
-    folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json")
-    return sha256_json([[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files])
+    return sha256_folder(folder, without=["provenance.json"])
 
 
 def write_provenance(

@@ -141,7 +141,7 @@
     const row = Math.min((wide - GAP) / 2, high * aspect);
     const column = Math.min(wide, ((high - GAP) / 2) * aspect);
     const layout = column > row ? "column" : "row";
-    const shown = Math.floor(Math.min(Math.max(row, column), Math.max(2 * width, settings.minimum)));
+    const shown = Math.floor(Math.min(Math.max(row, column), Math.max(2 * width, 480, settings.minimum)));
     stage.dataset.layout = layout;
     for (const side of ["left", "right"]) {
       $(side).style.width = `${shown}px`;
