@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from alberti.errors import DataError
 from alberti.files import write_json
@@ -122,7 +123,7 @@ def test_better_and_worse_are_words_with_a_key(page: str) -> None:
 
 def test_metrics_and_arms_are_explained(page: str) -> None:
     for metric in (METRICS["consistency_2"], METRICS["abs_rel"]):
-        assert f'<div id="metric-{metric.key}"><dt>{metric.label}</dt><dd>{metric.meaning}' in page
+        assert f'<div id="metric-{metric.key}"><dt>{escape(metric.label)}</dt><dd>{escape(metric.meaning)}' in page
         assert f'aria-describedby="metric-{metric.key}"' in page
     assert "Fine-tuned with the published perspective loss; compared with “unconstrained”." in page
     assert ", lower is better</span>" in page, "an arrow says nothing to a screen reader"
@@ -153,7 +154,7 @@ def test_same_inputs_same_bytes(inputs: ReportInputs, page: str, tmp_path: Path)
 
 def test_text_from_outside_is_escaped(inputs: ReportInputs, tmp_path: Path) -> None:
     arms = {**inputs.arms, "base": replace(inputs.arms["base"], note="<b>&")}
-    evil = replace(inputs, params="<script>alert(1)</script>", arms=arms, facts={"profile": "<i>"})
+    evil = replace(inputs, params="<script>alert(1)</script>", arms=arms, facts={"profile": "<i>"}, pictures=1, curves={})
     text = build_report(evil, tmp_path / "index.html").read_text()
     assert "<script>alert(1)" not in text
     assert "&lt;b&gt;&amp;" in text
