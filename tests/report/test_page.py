@@ -76,7 +76,7 @@ def test_page_stands_alone(page: str) -> None:
     outside = [address for address in parsed.addresses if not address.startswith(("data:image/", "#"))]
     assert outside == []
     assert not re.search(r"@import|url\((?!#)|fetch\(", page)
-    assert sum(address.startswith("data:image/") for address in parsed.addresses) == 3 * (2 + 4)
+    assert sum(address.startswith("data:image/") for address in parsed.addresses) == 3 * (3 + 4)
     assert not parsed.open, "every element is closed"
 
 
@@ -204,7 +204,7 @@ def test_gallery_colours_lines_by_vanishing_point(inputs: ReportInputs) -> None:
     ids = choose_samples(inputs)
     assert ids == ["000000", "000002", "000004"]
     scene = build_gallery(inputs, ids[:1])[0]
-    assert [picture.label for picture in scene.pictures] == ["depth", "reference", *inputs.generated]
+    assert [picture.label for picture in scene.pictures] == ["depth", "reference", "reconstruction", *inputs.generated]
     reference = scene.pictures[1]
     assert all(name != "vp-none" for name, _ in reference.lines), "a straight drawing's lines all meet a point"
     assert inputs.condition is not None
