@@ -105,7 +105,7 @@ def test_real_test_sets_come_first_and_rendered_ones_are_called_so(page: str) ->
     assert text.index("Depth on real frames: kitti") < text.index("Depth on rendered frames: test")
     assert "kitti: 12 real frames of 5 scenes, protocol eigen_garg, ground truth lidar_forward, alignment median" in text
     assert "test: 40 rendered frames" in text
-    assert "The data of train, condition are streets rendered by alberti itself" in text
+    assert "The data of train and condition are streets rendered by alberti itself" in text
     assert "12 images; published numbers of eigen_garg have 697" in text
 
 
