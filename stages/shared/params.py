@@ -89,12 +89,16 @@ class ArmParams(FinetuneConfig):
 class GenerateParams(SampleConfig):
     """Section `generate`: how pictures are sampled."""
 
+    vanishing_points: Literal["dataset", "detected", "depth"] = "dataset"
+    """Which points guidance turns edges to: the data set's, those that stage `annotate` found in its pictures (role
+    `condition`), or those of the planes in its depth maps."""
+
     seed: int | None = None  # type: ignore[assignment]
     """null: each of `seeds`."""
 
     def library_config(self, seed: int) -> SampleConfig:
         """What the library takes, for one seed."""
-        return SampleConfig.model_validate({**self.model_dump(), "seed": seed})
+        return SampleConfig.model_validate({**self.model_dump(exclude={"vanishing_points"}), "seed": seed})
 
 
 class VariantParams(Section):
