@@ -1,13 +1,13 @@
 """Guidance through diffusers' own pipeline against our sampler, on streets that the base never saw. Prints JSON.
 
     python benchmarks/guidance.py [pretrained/base] [--streets 64] [--steps 10]
-    python benchmarks/guidance.py --tiny FOLDER --runs own own:guided stock stock:guided stock:guided:decoder=tiny stock:guided:every=2
+    python benchmarks/guidance.py --tiny FOLDER --runs own own:guided stock stock:guided stock:guided:decoder=tiny
 
-A run is `own` (alberti.diffusion.sample) or `stock` (StableDiffusionDepth2ImgPipeline as it is), then perhaps `guided` and settings of
-VanishingGuidance; `points=depth` finds the points in the depth maps, others are the manifest's. Both start from the same noise, which
-is the only thing of the pipeline that is replaced: it begins with a noisy picture. Pictures are measured as in benchmarks/base.py.
-`gain` is the share within 2 degrees over the unguided run of the same route, in per cent of what the first guided run gains;
-seconds a picture are the least of `--repeats`, all runs in turns. Sizes of other models: guidance_sizes.py.
+A run is `own` (alberti.diffusion.sample) or `stock` (StableDiffusionDepth2ImgPipeline as it is), then perhaps `guided` and
+settings of VanishingGuidance; `points=depth` finds the points in the depth maps, others are the manifest's. Both start from the
+same noise, which is the only thing of the pipeline that is replaced: it begins with a noisy picture. Pictures are measured as in
+benchmarks/base.py. `gain_percent` is the share within 2 degrees over the unguided run of the same route, in per cent of what the
+first guided run gains; seconds a picture are the least of `--repeats`, all runs in turns. Sizes of other models: guidance_sizes.py.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from alberti.images import write_image
 from alberti.metrics.features import feature_extractor
 
 SOLVERS = {"ddim": diffusers.DDIMScheduler, "dpm++": diffusers.DPMSolverMultistepScheduler}
-RUNS = [
+RUNS = (
     "own",
     "own:guided",
     "stock",
@@ -44,7 +44,7 @@ RUNS = [
     "stock:guided:every=2",
     "stock:guided:through=decoder",
     "stock:guided:points=depth",
-]
+)
 
 
 def parsed(run: str) -> tuple[str, str, dict[str, Any] | None]:
