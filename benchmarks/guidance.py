@@ -4,10 +4,11 @@
     python benchmarks/guidance.py --tiny FOLDER --runs own own:guided stock stock:guided stock:guided:decoder=tiny
 
 A run is `own` (alberti.diffusion.sample) or `stock` (StableDiffusionDepth2ImgPipeline as it is), then perhaps `guided` and
-settings of VanishingGuidance; `points=depth` finds the points in the depth maps, others are the manifest's. Both start from the
-same noise, which is the only thing of the pipeline that is replaced: it begins with a noisy picture. Pictures are measured as in
-benchmarks/base.py. `gain_percent` is the share within 2 degrees over the unguided run of the same route, in per cent of what the
-first guided run gains; seconds a picture are the least of `--repeats`, all runs in turns. Sizes of other models: guidance_sizes.py.
+settings of VanishingGuidance; `points=depth` finds the points in the depth maps, others are the manifest's. Both start from
+the same noise, which is the only thing of the pipeline that is replaced: it begins with a noisy picture. Pictures are
+measured as in benchmarks/base.py. `gain_percent` is the share within 2 degrees over the unguided run of the same route, in
+per cent of what the first guided run gains; seconds a picture are the least of `--repeats`, all runs in turns. Sizes of other
+models: guidance_sizes.py.
 """
 
 import argparse

@@ -30,7 +30,7 @@ def predict_depth(
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import PredictOptions, predict_folder
 
-    network = DepthModel.load(model).to(_device(device))
+    network = DepthModel.load(model).to(usable_device(device))
     options = PredictOptions(flip=flip, kb_crop=kb_crop, input_height=input_height)
     made = predict_folder(network, named, out, options, batch_size=batch_size, model_name=model.name)
     unit = "metres" if network.kind == "metric" else "inverse relative depth"
@@ -60,7 +60,8 @@ def _kitti_images(root: Path, split: Path) -> list[tuple[str, Path]]:
     return [(frame.id, reader.image_path(frame)) for frame in frames]
 
 
-def _device(name: str) -> str:
+def usable_device(name: str) -> str:
+    """A device that torch can use here; ``auto``: a GPU if there is one."""
     import torch
 
     if name == "auto":
