@@ -14,6 +14,7 @@ from alberti.errors import AlbertiError
 COMMANDS = {
     "annotate": "Line segments and vanishing points of a folder of pictures.",
     "score": "How well a folder of pictures obeys linear perspective.",
+    "draw": "A picture of a depth map or photo by any base, with straight lines.",
     "predict-depth": "Run a depth model over a folder of pictures or a KITTI split.",
     "evaluate-depth": "Score depth predictions, anyone's, on KITTI or DIODE.",
     "study": "Human trials: which of two pictures do people prefer?",
