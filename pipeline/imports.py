@@ -43,7 +43,7 @@ class ImportGraph:
 
     def _named(self, file: str) -> Iterator[str]:
         """Modules that a file imports."""
-        for node in _executed(self._tree(file)):
+        for node in executed(self._tree(file)):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -104,16 +104,16 @@ def import_graph(project: Path) -> ImportGraph:
     return ImportGraph(project)
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
+def executed(node: ast.AST) -> Iterator[ast.AST]:
     """Every node but those in `if TYPE_CHECKING` blocks."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and _for_type_checkers(child):
             for other in child.orelse:
                 yield other
-                yield from _executed(other)
+                yield from executed(other)
             continue
         yield child
-        yield from _executed(child)
+        yield from executed(child)
 
 
 def _for_type_checkers(node: ast.If) -> bool:

@@ -2,10 +2,11 @@
 
     python -m pipeline.prefork --run RUN --units N --seconds S --stamp STAMP --expected S -- UNIT stages.X --name NAME
 
-is what a makefile of `pipeline.export` calls for each unit. The first call starts a server for RUN, which imports torch,
-diffusers and the rest once (seconds, on a large machine more than many a unit takes); every unit is a child of it. A child gets
-the GPU that has the fewest, its share of the cores, and a log in RUN/logs. Without a server (a platform that cannot fork, a
-server that was killed) a unit runs in a process of its own.
+is what a makefile of `pipeline.export` calls for each unit; the flow does the same below `dvc repro` (:func:`shim`). The first
+call starts a server for RUN, which imports torch, diffusers and the rest once (seconds, on a large machine more than many a
+unit takes); every unit is a child of it. A child gets the GPU that has the fewest, its share of the cores, and a log in
+RUN/logs. Without a server (a platform that cannot fork, a server that was killed or imported other code) a unit runs in a
+process of its own.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ _START_SECONDS = 120.0
 """How long a server may take to import."""
 _IDLE_SECONDS = 120.0
 """After which a server that nobody asks ends by itself."""
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 5.0
 """That a unit which was told to stop has for it."""
 _HEAVY = (
     "torch", "torchvision", "diffusers", "transformers", "accelerate", "timm", "cv2", "pandas", "scipy.stats",
@@ -57,10 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.serve:
         return _serve(run)
     if options.stop:
-        with contextlib.suppress(OSError):
-            _ask(run, {"stop": True})
+        stop(run)
         return 0
     unit, module, *own = options.command
+    if options.stamp is None:
+        code = _run_unit(run, unit, module, own, dict(os.environ))
+        return 128 - code if code < 0 else code
     for old in options.stamp.parent.glob(f"{unit}.*"):  # of other params: the outs are about to change
         old.unlink()
     own += ["--params", str(run / "params.yaml"), "--root", str(run), "--project", str(Path.cwd())]
@@ -76,14 +80,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run_unit(run: Path, unit: str, module: str, arguments: Sequence[str]) -> int:
-    request = {"unit": unit, "module": module, "arguments": list(arguments), "cwd": os.getcwd(), "jobs": _jobs()}
+def shim(folder: Path, run: Path) -> None:
+    """Write a program `python` into ``folder`` that is this Python, but runs `-m stages.X` by the server of ``run``.
+
+    The name of the unit, for its log, is in the variable ALBERTI_UNIT.
+    """
+    own = f"{shlex.quote(sys.executable)} -m pipeline.prefork --run {shlex.quote(str(run))}"
+    text = (
+        '#!/bin/sh\ncase "$1 $2" in\n'
+        f"'-m stages.watch'|'-m stages.prepare') ;;\n"  # they import little
+        f'"-m stages."*) shift; exec {own} -- "$ALBERTI_UNIT" "$@" ;;\n'
+        f'esac\nexec {shlex.quote(sys.executable)} "$@"\n'
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".python-{os.getpid()}-{threading.get_ident()}"
+    temporary.write_text(text)
+    temporary.chmod(0o755)
+    temporary.replace(folder / "python")
+
+
+def stop(run: Path) -> None:
+    """End the server of ``run``, if there is one, and what it runs."""
+    with contextlib.suppress(OSError):
+        _ask(run, {"stop": True})
+
+
+def _run_unit(run: Path, unit: str, module: str, arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
+    """Run a unit by the server, which gives it a GPU, or exactly with ``environment``; without a server by itself."""
+    request = {
+        "environment": environment,
+        "unit": unit,
+        "module": module,
+        "arguments": list(arguments),
+        "cwd": os.getcwd(),
+        "jobs": _jobs(),
+    }
     if hasattr(os, "fork") and os.environ.get("ALBERTI_PREFORK", "1") != "0":
         _ensure_server(run)
         with contextlib.suppress(OSError, ValueError):
             return int(_ask(run, request))
     with open(run / "logs" / f"{unit}.log", "ab") as log:
-        environment = {**os.environ, **_threads(_jobs())}
+        environment = environment or {**os.environ, **_threads(_jobs())}
         return subprocess.run([sys.executable, "-m", module, *arguments], stdout=log, stderr=log, env=environment).returncode
 
 
@@ -112,6 +149,8 @@ def _socket_path(run: Path) -> str:
 def _ensure_server(run: Path) -> None:
     """Wait for the run's server, and start it if there is none."""
     path, log = _socket_path(run), run / "logs" / "prefork.log"
+    for folder in ("logs", ".done"):
+        (run / folder).mkdir(parents=True, exist_ok=True)
     if _reachable(path):
         return
     import fcntl
@@ -201,6 +240,7 @@ def _serve(run: Path) -> int:
         except ImportError as error:  # a unit that needs it says so
             print(f"not imported: {name} ({error})", flush=True)
     gc.freeze()
+    code = _own_code()
     gpus = _gpus()
     path = _socket_path(run)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -231,7 +271,11 @@ def _serve(run: Path) -> int:
                     connection.sendall(b"0\n")
                     connection.close()
                     continue
-                gpu = min(gpus, key=[child.gpu for child in children.values()].count) if gpus else None
+                if any(_changed(path) != stamp for path, stamp in code.items()):
+                    connection.close()  # what was imported is not the code of now: the unit runs in a process of its own
+                    continue
+                own = request.get("environment") is not None
+                gpu = None if own or not gpus else min(gpus, key=[child.gpu for child in children.values()].count)
                 pid = _fork(run, request, gpu, (listener, connection))
                 children[pid] = _Child(connection, gpu)
                 selector.register(connection, selectors.EVENT_READ, pid)
@@ -266,6 +310,21 @@ class _Child:
     """When its patience ends, once it was told to stop."""
 
 
+def _own_code() -> dict[str, tuple[int, int] | None]:
+    """The project's files that are imported, with time and size."""
+    folder = Path(__file__).resolve().parent.parent
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return {file: _changed(file) for file in files if file and Path(file).resolve().is_relative_to(folder)}
+
+
+def _changed(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def _gpus() -> list[str]:
     from alberti.processes import visible_gpus
 
@@ -289,6 +348,9 @@ def _fork(run: Path, request: dict[str, Any], gpu: str | None, sockets: tuple[so
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1, closefd=False), os.fdopen(2, "w", 1, closefd=False)
         os.chdir(request["cwd"])
+        if request.get("environment") is not None:
+            os.environ.clear()
+            os.environ.update(request["environment"])
         threads = _threads(request["jobs"])
         os.environ.update(threads)
         if gpu is not None:

@@ -9,14 +9,9 @@ from typing import Any
 
 from alberti.errors import ConfigError
 from alberti.files import sha256_file, sha256_json, write_text
+from pipeline import graph
 from pipeline.profiles import dump
-
-_SECONDS = {
-    "prepare": 20, "annotate": 15, "base": 5, "finetune": 60, "generate": 30, "evaluate_images": 25, "references": 25,
-    "base_depth": 5, "finetune_depth": 15, "evaluate_depth": 12, "report": 20,
-}  # fmt: skip
-"""Of a unit of each stage, roughly, at the scale of profile gpu: enough to start the longest chains first."""
-_DEFAULT_SECONDS = 10
+from pipeline.resources import needs_of
 
 
 @dataclass(frozen=True)
@@ -45,46 +40,25 @@ def read_units(project: Path, values: Mapping[str, Any]) -> list[Unit]:
     Raises:
         ConfigError: dvc.yaml or params that DVC cannot read, with DVC's message.
     """
-    import networkx as nx
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
     with tempfile.TemporaryDirectory(prefix="alberti-") as name:
         folder = Path(name)
         shutil.copy(project / "dvc.yaml", folder)
         write_text(folder / "params.yaml", dump(values))
         write_text(folder / ".dvc" / "config", "[core]\n    no_scm = true\n")
-        try:
-            with Repo(str(folder)) as repo:
-                graph = repo.index.graph  # edges run from a stage to what it depends on
-                stages = list(nx.lexicographical_topological_sort(graph.reverse(copy=True), key=lambda stage: stage.name))
-                upstream = {stage.name: sorted(up.name for up in graph.successors(stage)) for stage in stages}
-                made = {out.def_path for stage in stages for out in stage.outs}
-        except DvcException as error:
-            raise ConfigError(f"{project}/dvc.yaml: {error}") from error
-        digests = _Digests(project)
-        units: dict[str, Unit] = {}
-        for stage in stages:
-            waits_for = tuple(upstream[stage.name])
-            key = sha256_json([
-                stage.cmd, _params_of(stage, values), [units[name].key for name in waits_for],
-                {dep.def_path: digests(dep.def_path) for dep in stage.deps if _is_file(dep) and dep.def_path not in made},
-            ])  # fmt: skip
-            seconds = _SECONDS.get(stage.name.partition("@")[0], _DEFAULT_SECONDS)
-            outs = tuple(out.def_path for out in stage.outs)
-            units[stage.name] = Unit(stage.name, stage.cmd, waits_for, key, seconds, outs)
+        stages = graph.read_units(folder)
+    made = {out for stage in stages.values() for out in stage.outs}
+    digests = _Digests(project)
+    units: dict[str, Unit] = {}
+    for stage in stages.values():
+        given = {dep: digests(dep) for dep in stage.deps if not any(_overlap(dep, out) for out in made)}
+        params = {key: look_up(values, key) if key else dict(values) for key in stage.params}
+        key = sha256_json([stage.command, params, [units[name].key for name in stage.upstream], given])
+        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, needs_of(stage.stage).seconds, tuple(stage.outs))
     return list(units.values())
 
 
-def _is_file(dep: Any) -> bool:
-    return not hasattr(dep, "params")
-
-
-def _params_of(stage: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    keys = [key for dep in stage.deps for key in getattr(dep, "params", [])]
-    if any(hasattr(dep, "params") and not dep.params for dep in stage.deps):  # the whole file
-        return dict(values)
-    return {key: look_up(values, key) for key in keys}
+def _overlap(dep: str, out: str) -> bool:
+    return dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
 
 
 def look_up(values: Mapping[str, Any], key: str) -> Any:

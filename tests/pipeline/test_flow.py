@@ -1,50 +1,50 @@
-"""The Prefect flow for real: server, work pool, deployments, worker, watched runs, on a small DAG."""
+"""The Prefect flow for real on a small DAG: server, worker and deployment; failures, kills and cancellation; Ray."""
 
 import contextlib
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from project_tools import commit, environment
+from project_tools import commit, copy_project, environment
 
 DAG = """
 stages:
-  a: {cmd: "echo a says ${value} && echo ${value} > a", params: [value], outs: [a]}
-  b: {cmd: "test ${broken} = 0 && cp a b", params: [broken], deps: [a], outs: [b]}
-  c: {cmd: "cp a c", deps: [a], outs: [c]}
+  a: {cmd: "echo a says ${generate.steps} && echo ${generate.steps} > a", params: [generate.steps], outs: [a]}
+  b: {cmd: "test ${report.pictures} != 9 && cp a b", params: [report.pictures], deps: [a], outs: [b]}
+  c: {cmd: "test ${report.pictures} != 7 || sleep 600; cp a c", params: [report.pictures], deps: [a], outs: [c]}
   d: {cmd: "cat b c > d", deps: [b, c], outs: [d]}
+"""
+"""`report.pictures` of 9 makes b fail, of 7 makes c sleep; profile smoke has 3, and 4 generation steps."""
+RUN = """
+import json, sys
+from pipeline.flow import alberti
+if __name__ == "__main__":
+    print(alberti(**json.loads(sys.argv[1]), return_state=True))
 """
 
 
 @pytest.fixture
-def small_project(project: Path, tmp_path: Path) -> Path:
-    """A project with four quick stages, whose deployments are those of the real one."""
-    folder = tmp_path / "project"
-    (folder / "conf" / "profile").mkdir(parents=True)
-    (folder / ".dvc").mkdir()
-    shutil.copytree(project / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(project / "prefect.yaml", folder)
-    shutil.copy(project / "conf" / "config.yaml", folder / "conf")
-    for name, value in (("default", 1), ("smoke", 2), ("gpu", 3), ("paper", 4)):
-        text = f"# @package _global_\nvalue: {value}\nbroken: 0\n"
-        (folder / "conf" / "profile" / f"{name}.yaml").write_text(text)
-    (folder / "params.yaml").write_text("value: 1\nbroken: 0\n")
+def small_project(tmp_path: Path) -> Path:
+    """The project with four quick stages in the place of its own."""
+    folder = copy_project(tmp_path / "project")
     (folder / "dvc.yaml").write_text(DAG)
-    (folder / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
-    (folder / ".gitignore").write_text(".alberti/\n__pycache__/\n/.dvc/cache\n/.dvc/tmp\n/a\n/b\n/c\n/d\n")
+    (folder / ".gitignore").write_text(".alberti/\n__pycache__/\n/.dvc/cache\n/.dvc/tmp\n/a\n/b\n/c\n/d\n/logs/\n")
+    shutil.rmtree(folder / ".git")
     commit(folder)
     return folder
 
 
 @pytest.fixture
-def prefect_environment(tmp_path: Path) -> dict[str, str]:
+def prefect_environment(tmp_path: Path, small_project: Path) -> dict[str, str]:
     """Settings for a Prefect that keeps to this test and this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -52,6 +52,7 @@ def prefect_environment(tmp_path: Path) -> dict[str, str]:
     inherited = {name: value for name, value in environment().items() if not name.startswith("PREFECT_")}
     return {
         **inherited,
+        "PYTHONPATH": str(small_project),
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
@@ -59,6 +60,7 @@ def prefect_environment(tmp_path: Path) -> dict[str, str]:
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_CLI_COLORS": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "COLUMNS": "200",
     }
 
@@ -72,25 +74,42 @@ def running(*command: str, cwd: Path, env: dict[str, str], log: Path) -> Iterato
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 15)
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
 
 
-def wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(240):
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"no Prefect server: {log.read_text()}")
+def wait_until(true: Callable[[], object], seconds: float, what: Callable[[], str] = lambda: "") -> float:
+    """Seconds that it took."""
+    start = time.monotonic()
+    while not true():
+        assert time.monotonic() - start < seconds, what()
+        time.sleep(0.1)
+    return time.monotonic() - start
+
+
+def sleepers(folder: Path) -> list[str]:
+    """Processes of unit c that sleep, in ``folder`` or below."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if words[:2] == [b"sleep", b"600"] and (entry / "cwd").resolve().is_relative_to(folder):
+                found.append(entry.name)
+    return found
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2):
+        return True
+    return False
 
 
 @pytest.mark.slow
-def test_server_worker_and_deployment_run(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
+def test_deployment_from_server_to_cancel(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
     env = prefect_environment
 
     def prefect(*arguments: str, check: bool = True) -> str:
@@ -99,38 +118,84 @@ def test_server_worker_and_deployment_run(small_project: Path, prefect_environme
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def last_run() -> dict[str, str]:
+        found: dict[str, str] = json.loads(prefect("flow-run", "ls", "--limit", "1", "-o", "json"))[0]
+        return found
+
     log, worker_log = tmp_path / "server.log", tmp_path / "worker.log"
     serve = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1")
-    with running(*serve, cwd=tmp_path, env=env, log=log) as server:
-        wait_for_server(env["PREFECT_API_URL"], server, log)
+    with running(*serve, cwd=tmp_path, env=env, log=log):
+        wait_until(lambda: answers(env["PREFECT_API_URL"]), 120, log.read_text)
         prefect("work-pool", "create", "alberti", "--type", "process")
-        prefect("--no-prompt", "deploy", "--all")
-        listed = prefect("deployment", "ls")
-        for name in ("default", "smoke", "gpu", "paper"):
-            assert f"alberti/{name}" in listed
+        prefect("--no-prompt", "deploy", "--name", "smoke")
         work = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "alberti")
-        with running(*work, cwd=tmp_path, env=env, log=worker_log):
+        workspace = small_project / ".alberti" / "runs" / "smoke"
+        with running(*work, cwd=tmp_path, env=env, log=worker_log) as worker:
             # a profile other than that of params.yaml runs in a copy, and params.yaml stays
-            prefect("deployment", "run", "alberti/smoke", "--watch", "--watch-timeout", "120")
-            workspace = small_project / ".alberti" / "runs" / "smoke"
-            assert (workspace / "d").read_text() == "2\n2\n"
-            assert (small_project / "params.yaml").read_text() == "value: 1\nbroken: 0\n"
+            before = (small_project / "params.yaml").read_text()
+            prefect("deployment", "run", "alberti/smoke", "--watch", "--watch-timeout", "150")
+            assert (workspace / "d").read_text() == "4\n4\n"
+            assert (small_project / "params.yaml").read_text() == before
             assert not (small_project / "d").exists()
-            assert "a says 2" in prefect("flow-run", "logs", last_flow_run(prefect))
+            run = last_run()
+            assert run["name"] == "smoke, seed 0"
+            assert "a says 4" in prefect("flow-run", "logs", run["id"])
 
-            # a failing stage stops what depends on it and nothing else
-            overrides = 'overrides=["broken=1"]'
-            run = ("deployment", "run", "alberti/smoke", "-p", overrides, "--watch", "--watch-timeout", "120")
-            assert "Failed" in prefect(*run, check=False)
-            logs = prefect("flow-run", "logs", last_flow_run(prefect))
-            assert "failed: b; not run, as they depend on it: d" in logs, worker_log.read_text()
-            broken = next(path for path in workspace.parent.glob("smoke-*") if path.is_dir())
-            assert (broken / "c").read_text() == "2\n"
-            assert not (broken / "d").exists()
+            # cancelled, stage processes end within ten seconds
+            sleeping = 'overrides=["report.pictures=7"]'
+            prefect("deployment", "run", "alberti/smoke", "-p", sleeping)
+            wait_until(lambda: sleepers(small_project), 90, worker_log.read_text)
+            prefect("flow-run", "cancel", last_run()["id"])
+            assert wait_until(lambda: not sleepers(small_project), 15) < 10
+            wait_until(lambda: "CANCELLED" in json.dumps(last_run()).upper(), 40, lambda: str(last_run()))
+
+            # a worker that is told to stop leaves neither stages nor a run that blocks the next one
+            prefect("deployment", "run", "alberti/smoke", "-p", sleeping)
+            wait_until(lambda: sleepers(small_project), 90, worker_log.read_text)
+            os.kill(worker.pid, signal.SIGTERM)
+            wait_until(lambda: not sleepers(small_project), 30)
+            worker.wait(60)
+        with running(*work, cwd=tmp_path, env=env, log=worker_log):
+            prefect("deployment", "run", "alberti/smoke", "--watch", "--watch-timeout", "100")
 
 
-def last_flow_run(prefect) -> str:  # type: ignore[no-untyped-def]
-    import json
+def start_flow(folder: Path, env: dict[str, str], log: Path, **arguments: object) -> "subprocess.Popen[bytes]":
+    """The flow in a process of its own, with a server of its own."""
+    env = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    with open(log, "wb") as output:
+        command = [sys.executable, "-c", RUN, json.dumps({"profile": "smoke", **arguments})]
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
 
-    runs = json.loads(prefect("flow-run", "ls", "--limit", "1", "-o", "json"))
-    return runs[0]["id"]
+
+@pytest.mark.slow
+def test_failures_kills_and_what_follows(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "flow.log"
+    runs = small_project / ".alberti" / "runs"
+    failing = start_flow(small_project, prefect_environment, log, overrides=["report.pictures=9"])
+    assert failing.wait(120) == 0
+    assert "failed: b; not run, as they depend on it: d" in log.read_text(), log.read_text()
+    assert "Retr" not in log.read_text(), "what a person must mend is not tried again"
+    (broken,) = (path for path in runs.glob("smoke-*") if path.is_dir())
+    assert (broken / "c").read_text() == "4\n"
+    assert not (broken / "d").exists()
+
+    # a flow that is killed takes its stages with it, and the next one runs
+    sleeping = start_flow(small_project, prefect_environment, log, overrides=["report.pictures=7"])
+    wait_until(lambda: sleepers(small_project), 90, log.read_text)
+    os.kill(sleeping.pid, signal.SIGKILL)
+    sleeping.wait(10)
+    assert wait_until(lambda: not sleepers(small_project), 10) < 10
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(sleeping.pid, signal.SIGKILL)
+
+    # a stage that is killed is tried again
+    sleeping = start_flow(small_project, prefect_environment, log, overrides=["report.pictures=7"])
+    wait_until(lambda: sleepers(small_project), 90, log.read_text)
+    first = sleepers(small_project)
+    shell = (Path("/proc") / first[0] / "stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(shell), signal.SIGKILL)
+    os.kill(int(first[0]), signal.SIGKILL)
+    wait_until(lambda: set(sleepers(small_project)) - set(first), 60, log.read_text)
+    os.killpg(sleeping.pid, signal.SIGTERM)
+    sleeping.wait(30)
+    wait_until(lambda: not sleepers(small_project), 10)
