@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alberti.processes import is_main
-from alberti.training import logged_to
+from alberti.training.log import logged_to
 
 METRICS = Path("plots/metrics")
 """Where DVCLive puts them below its folder."""

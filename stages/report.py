@@ -9,7 +9,9 @@ import yaml
 from alberti.data.manifest import Dataset
 from alberti.errors import ConfigError
 from alberti.files import atomic_file, atomic_folder, read_json, write_json
-from alberti.report import ReportInputs, Result, build_report, headline_metrics, key_figures
+from alberti.report.inputs import ReportInputs, Result
+from alberti.report.page import build_report
+from alberti.report.summary import headline_metrics, key_figures
 from stages.common import run_stage
 from stages.curves import read_curves
 from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params

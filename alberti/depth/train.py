@@ -21,7 +21,8 @@ from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.training import Batch, TrainResult, discard_checkpoints, train_loop
+from alberti.training.loop import TrainResult, discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
 from alberti.training.step_graph import PreparedLoss, no_search
 from alberti.weights import read_weights, weights_hash
 
