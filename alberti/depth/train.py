@@ -23,7 +23,7 @@ from alberti.losses.depth import least_squares, relative_depth_losses, silog_los
 from alberti.processes import share
 from alberti.training.loop import TrainResult, discard_checkpoints, train_loop
 from alberti.training.schedule import Batch
-from alberti.training.step_graph import PreparedLoss, no_search
+from alberti.training.step_graph import PreparedLoss, convolution_search
 from alberti.weights import read_weights, weights_hash
 
 
@@ -187,7 +187,7 @@ def validation_error(model: DepthModel, samples: DepthSamples, config: DepthTrai
     device, training = model.mean.device, model.training
     errors = []
     model.eval()
-    with no_search():
+    with convolution_search(False):
         for index in spread(len(samples), config.validation_images):
             view = samples.view(index)
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].float().to(device) / 255
