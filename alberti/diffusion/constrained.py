@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
-from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.training.step_graph import convolution_search
 
@@ -67,7 +66,7 @@ class ConstraintTerm:
         compiled = config.compile or settings.compile_decoder
         self.channels_last = config.channels_last or settings.compile_decoder
         decoder = (
-            FrozenDecoder(base.vae, channels_last_norms=self.channels_last and compiled)
+            base.frozen_decoder(channels_last_norms=self.channels_last and compiled)
             if settings.decoder == "full"
             else copy.deepcopy(base.tiny_decoder.decoder)
         )

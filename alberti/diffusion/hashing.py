@@ -16,5 +16,6 @@ def model_hash(model: DepthDiffusion) -> str:
 
 
 def tokenizer_hash(model: DepthDiffusion) -> str:
-    """Hex SHA-256 of the tokenizer's vocabulary, merges and settings."""
-    return sha256_json(model.tokenizer._tokenizer.to_str())
+    """Hex SHA-256 of the tokenizers' vocabularies, merges and settings."""
+    states = [each._tokenizer.to_str() for each in model.tokenizers()]
+    return sha256_json(states[0] if len(states) == 1 else states)

@@ -107,7 +107,7 @@ def training_cache(model: DepthDiffusion, source: DatasetSource, root: Path | No
     Processes and parallel runs that want the same cache wait for the one that builds it.
     """
     model.check_size(source.height, source.width)
-    channels = 1 if model.controlnet is None else 3
+    channels = model.condition_channels
     if root is None:
         holder = tempfile.TemporaryDirectory(prefix="alberti-cache-")
         _build(model, source, Path(holder.name), device)
@@ -130,7 +130,7 @@ def _key(model: DepthDiffusion, source: DatasetSource, device: torch.device) -> 
         "version": 1,
         "data": source.fingerprint,
         "vae": weights_hash(model.vae),
-        "scale": model.vae.config.scaling_factor,
+        "scale": model.vae.config.get("scaling_factor"),
         "text_encoder": weights_hash(model.text_encoder),
         "tokenizer": tokenizer_hash(model),
         "controlnet": model.controlnet is not None,

@@ -144,8 +144,29 @@ class DepthDiffusion:
         """Image pixels a latent pixel."""
         return vae_factor(self.vae.config)
 
+    @property
+    def condition_channels(self) -> int:
+        """Of :meth:`condition`, all alike."""
+        return 1 if self.controlnet is None else 3
+
+    @property
+    def lora_targets(self) -> list[str]:
+        """Names of the denoiser's layers that low-rank adapters sit on."""
+        from alberti.diffusion.lora import TARGETS
+
+        return TARGETS
+
+    def tokenizers(self) -> list[Any]:
+        return [self.tokenizer]
+
     def denoiser(self) -> Denoiser:
         return Denoiser(self.unet, self.controlnet)
+
+    def frozen_decoder(self, **options: Any) -> nn.Module:
+        """A frozen copy of the decoder, cheap to differentiate: latents to pictures in [-1, 1]; ``FrozenDecoder``'s options."""
+        from alberti.diffusion.decoding import FrozenDecoder
+
+        return FrozenDecoder(self.vae, **options)
 
     def check_prediction_type(self, expected: str) -> None:
         """CheckpointError unless the scheduler says that the model predicts ``expected``."""

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.device import choose_device
 from alberti.diffusion.config import SampleConfig
-from alberti.diffusion.guidance import Points, VanishingGuide, guide_decoder, require_points, step_alpha_bar
+from alberti.diffusion.guidance import Points, VanishingGuide, guide_decoder, require_points
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
+from alberti.families.steps import noise_step
 from alberti.files import sha256_file, sha256_json
 from alberti.geometry.camera import Camera
 from alberti.geometry.surfaces import points_on_surfaces
@@ -86,7 +87,7 @@ def sample_images(
     # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
     for index, time in enumerate(solver.timesteps):
         denoise.at(solver, time)
-        push = guide.push(denoise, latents, step_alpha_bar(solver, time, index)) if guide is not None else None
+        push = guide.push(denoise, latents, noise_step(solver, index)) if guide is not None else None
         latents = solver.step(denoise(latents), time, latents, return_dict=False)[0]
         if push is not None:
             latents = latents + push

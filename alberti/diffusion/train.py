@@ -214,7 +214,7 @@ def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
     if config.lora_rank:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.training.seed)
-            add_lora(base.unet, config.lora_rank)
+            add_lora(base.unet, config.lora_rank, base.lora_targets)
     elif config.train in ("unet", "all"):
         base.unet.requires_grad_(True)
     if config.train in ("controlnet", "all"):
@@ -225,7 +225,7 @@ def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
 def _prepare(denoiser: Denoiser, config: FinetuneConfig) -> Denoiser:
     networks: list[Any] = [denoiser.unet, denoiser.controlnet]
     for module in filter(None, networks):
-        if config.gradient_checkpointing:
+        if config.gradient_checkpointing and getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
         if config.channels_last:
             module.to(memory_format=torch.channels_last)

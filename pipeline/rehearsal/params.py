@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.profiles import compose_plain, merge
+
 from alberti.errors import ConfigError
 from pipeline.rehearsal.sizes import Size
 from pipeline.rehearsal.weights import BLIP, DPT, PIXELFORMER, SD2_DEPTH
-from stages.profiles import compose_plain, merge
 
 WEIGHTS = Path("datasets/weights")
 _STEPS = 2
