@@ -73,7 +73,10 @@ class ImageTextModel:
     def __init__(self, name: str, processor: Any, device: str):
         from transformers import AutoModel
 
+        from alberti.weights import own_weights
+
         model = AutoModel.from_pretrained(name)
+        own_weights(model)
         if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
             raise DataError(
                 f"{name}: a {type(model).__name__} scores no picture against a text; expected a model like CLIP, SigLIP or "
@@ -99,7 +102,10 @@ class QuestionModel:
     def __init__(self, name: str, processor: Any, device: str):
         from transformers import AutoModelForImageTextToText
 
+        from alberti.weights import own_weights
+
         model: Any = AutoModelForImageTextToText.from_pretrained(name)
+        own_weights(model)
         self._processor, self._device, self._model = processor, device, model.to(device).eval()
         self._yes, self._no = (self._first_tokens(word) for word in ("yes", "no"))
         if not self._yes or not self._no or set(self._yes) & set(self._no):
