@@ -31,6 +31,8 @@ class Unit:
     """Hash of the command, of the params and code that it depends on, of its inputs that no unit makes, and of the keys of
     what it waits for: another key, another result."""
     seconds: float
+    outs: tuple[str, ...] = ()
+    """Relative to the run's folder."""
 
     @property
     def stage(self) -> str:
@@ -69,7 +71,8 @@ def read_units(project: Path, values: Mapping[str, Any]) -> list[Unit]:
                 {dep.def_path: digests(dep.def_path) for dep in stage.deps if _is_file(dep) and dep.def_path not in made},
             ])  # fmt: skip
             seconds = _SECONDS.get(stage.name.partition("@")[0], _DEFAULT_SECONDS)
-            units[stage.name] = Unit(stage.name, stage.cmd, waits_for, key, seconds)
+            outs = tuple(out.def_path for out in stage.outs)
+            units[stage.name] = Unit(stage.name, stage.cmd, waits_for, key, seconds, outs)
     return list(units.values())
 
 
