@@ -21,8 +21,9 @@ from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.training import Batch, TrainResult, discard_checkpoints, train_loop
-from alberti.training.step_graph import PreparedLoss, no_search
+from alberti.training.loop import TrainResult, discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
+from alberti.training.step_graph import PreparedLoss, convolution_search
 from alberti.weights import read_weights, weights_hash
 
 
@@ -186,7 +187,7 @@ def validation_error(model: DepthModel, samples: DepthSamples, config: DepthTrai
     device, training = model.mean.device, model.training
     errors = []
     model.eval()
-    with no_search():
+    with convolution_search(False):
         for index in spread(len(samples), config.validation_images):
             view = samples.view(index)
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].float().to(device) / 255

@@ -16,7 +16,8 @@ from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
-from alberti.training import Batch, discard_checkpoints, train_loop
+from alberti.training.loop import discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
 from alberti.training.step_graph import PreparedLoss, to_device
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]

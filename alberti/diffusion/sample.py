@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,7 @@ def _finish(dataset: Dataset, partial: Path, out: Path, config: SampleConfig) ->
         if out.exists():
             shutil.rmtree(out)
         shutil.move(partial, out)
+    with suppress(OSError):  # Windows minds a process that still waits with it open
         lock.unlink()
 
 

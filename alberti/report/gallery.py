@@ -79,7 +79,7 @@ def profiles_of(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     import torch
 
     from alberti.data.transforms import to_tensor
-    from alberti.losses import perspective_profile
+    from alberti.losses.perspective import perspective_profile
 
     profile = perspective_profile(to_tensor(image)[None], torch.from_numpy(points).float()[None], num_lines=_NUM_LINES)
     return profile[0].numpy()
