@@ -77,9 +77,7 @@ VARIANTS = {
     "tiny": PixelFormerConfig(32, (1, 1, 2, 1), (1, 2, 4, 8), 4, 0.0, 64, (1, 2, 4, 8), 4, bins=64, **_LAPTOP),
     "small": PixelFormerConfig(48, (2, 2, 2, 1), (2, 4, 8, 16), 4, 0.05, 96, (1, 2, 4, 8), 4, bins=128, **_LAPTOP),
     # The decoder of "small" on a frozen backbone with ImageNet weights, which knows photographs.
-    "lite": PixelFormerConfig(
-        0, (), (), 0, 0.0, 96, (1, 2, 4, 8), 4, bins=128, backbone="efficientnet_lite0", **_LAPTOP
-    ),
+    "lite": PixelFormerConfig(0, (), (), 0, 0.0, 96, (1, 2, 4, 8), 4, bins=128, backbone="efficientnet_lite0", **_LAPTOP),
 }
 
 
