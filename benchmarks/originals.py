@@ -31,6 +31,7 @@ from alberti.diffusion.sources import SceneSource
 from alberti.files import write_json
 from alberti.metrics.depth import GroundTruth, get_protocol, score_image
 from alberti.training import LoopConfig
+from alberti.training.step_graph import no_search
 
 ALIGNMENTS = {"pixelformer": "median", "dpt": "affine_disparity"}
 COLUMNS = ("abs_rel", "sq_rel", "rmse", "d1")
@@ -99,8 +100,11 @@ def main() -> None:
     def on_step(done: int, current: nn.Module) -> None:
         if frames is not None and (done % args.every == 0 or done == args.steps):
             assert isinstance(current, DepthModel)
-            rows.append({"step": done, **frames.score(current)})
+            with no_search():
+                rows.append({"step": done, **frames.score(current)})
             print(json.dumps({"model": args.model, **rows[-1]}), flush=True)
+            current.save(args.out, dtype=torch.float16)  # what there is if the run is stopped
+            write_json(args.out / "provenance.json", {"real_frames": rows})
 
     source = SceneSource(args.streets, args.seed + 2000, streets, fresh=False)
     source.render_all(device)
