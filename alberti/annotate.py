@@ -3,28 +3,30 @@
 An interrupted run leaves ``<out>.partial``; the same call again goes on behind its last whole row.
 """
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from alberti.annotations import read_annotations
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import angles_between_points, check_principal_point, estimate_vanishing_points
-from alberti.image_folder import find_images, image_path
+from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
 from alberti.images import read_image, write_image
 from alberti.metrics.perspective import angular_accuracy
+from alberti.outputs import check_output_file, check_output_folder
 from alberti.overlays import draw_annotation
 from alberti.parallel import check_workers, ordered_map
 from alberti.partial_file import PartialFile
 from alberti.progress import Progress
+from alberti.reading import reading
 
 if TYPE_CHECKING:
     from alberti.data.manifest import Dataset
@@ -62,6 +64,8 @@ class AnnotationCounts:
     without_points: int
     resumed: int
     """Rows kept from an interrupted run."""
+    left_out: str | None = None
+    """A line on pictures and films in formats that are not read here."""
 
 
 def annotate_image(
@@ -100,9 +104,10 @@ def run_job(job: AnnotationJob) -> dict[str, Any]:
     if job.size is not None and job.size != (width, height):
         raise DataError(f"{job.path}: {width} x {height} pixels, but the manifest says {job.size[0]} x {job.size[1]}")
     try:
-        row = annotate_image(image, camera=_camera(job, width, height), principal_point=job.principal_point)
+        with reading(job.path, "lines of the picture"):  # one odd picture costs its row, never the run
+            row = annotate_image(image, camera=_camera(job, width, height), principal_point=job.principal_point)
     except AlbertiError as error:
-        raise DataError(f"{job.path}: {error}") from error
+        raise error if str(job.path) in str(error) else DataError(f"{job.path}: {error}") from error
     if job.overlay is not None:
         segments = np.array(row["line_segments"], dtype=np.float64).reshape(-1, 5)
         points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
@@ -140,9 +145,12 @@ def annotate_folder(
 
     Raises:
         DataError: no such folder, or not one picture in it could be read. One bad file is only counted and reported.
-        ConfigError: a focal length or number of workers that is not positive.
+        ConfigError: a focal length or number of workers that is not positive; a place to write that is among the pictures.
     """
     root, out = Path(images), Path(out)
+    check_output_file(out, [root])
+    if overlays is not None:
+        check_output_folder(Path(overlays), [root], option="--overlays", around=False)
     if focal is not None and not (np.isfinite(focal) and focal > 0):
         raise ConfigError(f"focal: expected pixels above 0, got {focal}")
     if principal_point is not None and not np.isfinite(principal_point).all():
@@ -157,13 +165,14 @@ def annotate_folder(
             overlay = None if overlays is None else Path(overlays) / f"{name}.png"
             yield AnnotationJob(name, image_path(root, name), None, focal, principal_point, overlay)
 
-    total = sum(1 for _ in find_images(root, on_error=lambda *_: None))
+    left_out = LeftOut()
+    total = sum(1 for _ in find_images(root, on_error=lambda *_: None, left_out=left_out))
     settings = {"images": str(root.resolve()), "focal": focal, "principal_point": principal_point}
     settings["overlays"] = None if overlays is None else str(Path(overlays).resolve())
     counts = _annotate(jobs(), total, out, settings, check_workers(workers), problems)
     if total == 0 and not problems:
-        raise DataError(f"{root}: no pictures in it (looked for *.png, *.jpg, *.jpeg, *.bmp, *.tif, *.tiff, *.webp)")
-    return counts
+        raise no_pictures(root, left_out)
+    return replace(counts, left_out=left_out.note())
 
 
 def annotate_dataset(
@@ -199,31 +208,6 @@ def annotate_dataset(
     settings = {"fingerprint": dataset.info.fingerprint, "use_intrinsics": use_intrinsics}
     counts = _annotate(jobs, total, out, settings, check_workers(workers), [], by_id=dataset)
     return {**_summary(dataset, out), "failed": counts.failures, "failures": list(counts.failed)}
-
-
-def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an annotations file; DataError names the line that is not one."""
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                yield parse_row(path, line)
-
-
-def parse_row(path: Path, line: str) -> dict[str, Any]:
-    """One row of an annotations file; DataError, naming the file, if it lacks ``image`` or ``vanishing_points``."""
-    try:
-        row = json.loads(line)
-        points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
-        if not isinstance(row["image"], str) or not np.isfinite(points).all():
-            raise ValueError("image must be a path, vanishing_points finite")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
-        ) from error
-    return row
 
 
 def _summary(dataset: "Dataset", out: Path) -> dict[str, Any]:
@@ -268,7 +252,6 @@ def _annotate(
 ) -> AnnotationCounts:
     """Write the rows of ``jobs`` to ``out`` by way of ``<out>.partial``; report and count what fails."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = PartialFile(out, sha256_json({"version": _VERSION, "by_id": by_id is not None, **settings}))
     rows = without = failures = 0
     messages: list[str] = []
 
@@ -281,22 +264,25 @@ def _annotate(
         else:
             rows, without = rows + 1, without + (not row["vanishing_points"])
 
-    rest = partial.resume(jobs, count)
-    resumed = rows
-    with partial, Progress("annotating", total, "images", initial=rows + failures) as progress:
-        for job, result in ordered_map(run_job, rest, min(workers, max(1, total - resumed))):
-            if isinstance(result, AlbertiError):
-                row: dict[str, Any] = {"image": job.name, "error": str(result)}
-            else:
-                row = {"id": result["image"], **result} if by_id is not None else result
-            partial.write(row)
-            count(row)
-            progress.advance()
-    for problem in problems:
-        print(f"failed: {problem}", file=sys.stderr)
+    run = sha256_json({"version": _VERSION, "by_id": by_id is not None, **settings})
+    with PartialFile(out, run) as partial:
+        rest = partial.resume(jobs, count)
+        resumed = rows
+        with Progress("annotating", total, "images", initial=rows + failures) as progress:
+            for job, result in ordered_map(run_job, rest, min(workers, max(1, total - resumed))):
+                if isinstance(result, AlbertiError):
+                    row: dict[str, Any] = {"image": job.name, "error": str(result)}
+                else:
+                    row = {"id": result["image"], **result} if by_id is not None else result
+                partial.write(row)
+                count(row)
+                progress.advance()
+        for problem in problems:
+            print(f"failed: {problem}", file=sys.stderr)
+        if rows == 0:
+            partial.discard()
+        else:
+            partial.finish()
     if rows == 0 and failures + len(problems):
-        partial.discard()
         raise DataError(f"not one picture could be read; the first: {(messages + problems)[0]}")
-    if rows:
-        partial.finish()
     return AnnotationCounts(rows, tuple(messages + problems), failures + len(problems), without, resumed)

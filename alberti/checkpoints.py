@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from alberti.errors import CheckpointError, DataError
 from alberti.files import atomic_folder, read_json, sha256_file, sha256_json, write_json
 from alberti.processes import is_main
+from alberti.weights import read_tensors
 
 
 def flatten_state(state: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -114,7 +115,7 @@ class Checkpoints:
         header = read_json(folder / "state.json")
         if sha256_file(folder / "state.safetensors") != header["sha256"]:
             raise DataError("state.safetensors does not have the SHA-256 that state.json says")
-        state = unflatten_state(header["state"], load_file(folder / "state.safetensors"))
+        state = unflatten_state(header["state"], read_tensors(folder / "state.safetensors"))
         assert isinstance(state, dict)
         return state
 

@@ -1,6 +1,7 @@
 """The ``alberti`` command line: registers the commands, each in a module of its own, and reports errors."""
 
 import importlib
+import io
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
@@ -15,13 +16,14 @@ COMMANDS = {
     "score": "How well a folder of pictures obeys linear perspective.",
     "predict-depth": "Run a depth model over a folder of pictures or a KITTI split.",
     "evaluate-depth": "Score depth predictions, anyone's, on KITTI or DIODE.",
+    "study": "Human trials: which of two pictures do people prefer?",
     "distil-decoder": "A small decoder for a base, so that the constraint costs less.",
     "doctor": "What this machine and each profile have and lack.",
 }
 
 
 def _load(name: str) -> Callable[..., Any]:
-    """The function behind a command: in ``alberti.commands``, or brought by another package's entry point.
+    """The function behind a command, or its group: in ``alberti.commands``, or brought by another package's entry point.
 
     ``doctor`` comes that way, because it belongs to the pipeline, which the library does not import.
     """
@@ -62,7 +64,11 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.callback()(_about)
     for name, summary in COMMANDS.items():
         if name in arguments:
-            app.command(name)(_load(name))
+            loaded = _load(name)
+            if isinstance(loaded, typer.Typer):
+                app.add_typer(loaded, name=name)
+            else:
+                app.command(name)(loaded)
         else:
             app.command(name, help=summary)(_only_help)
     return app
@@ -70,6 +76,9 @@ def build_app(arguments: list[str]) -> typer.Typer:
 
 def main() -> None:
     """Entry point. An error that the user's input caused becomes one paragraph and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names in another encoding can be told of
     try:
         build_app(sys.argv[1:])()
     except AlbertiError as error:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from alberti.geometry.presence import present
+
 COLOURS: tuple[tuple[int, int, int], ...] = (
     (230, 70, 60),
     (50, 160, 80),
@@ -52,7 +54,7 @@ def draw_vanishing_lines(image: np.ndarray, points: np.ndarray, *, count: int = 
     canvas = np.ascontiguousarray(image).copy()
     height, width = canvas.shape[:2]
     for index, point in enumerate(np.asarray(points, dtype=np.float64).reshape(-1, 3)):
-        if not np.abs(point).max() > 0:
+        if not present(point):
             continue
         for line in _pencil(point, width, height, count):
             ends = _clip_line(line, width, height)

@@ -6,8 +6,9 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from alberti.device import choose_device
+
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 # Others wait while the main process validates, draws pictures or writes a large model.
@@ -37,13 +38,10 @@ def join(cpu: bool = False) -> None:
     On CPUs if ``cpu`` or ``ACCELERATE_USE_CPU=true`` says so, or where there is no GPU. Called again, or alone: nothing.
     """
     if is_launched() and not _grouped():
-        import torch
         from accelerate import PartialState
-        from accelerate.utils import parse_flag_from_env
 
         # Accelerate, not told so, takes processes without a GPU for so many runs of one process.
-        cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        PartialState(cpu=cpu, timeout=_PATIENCE)
+        PartialState(cpu=cpu or choose_device().type == "cpu", timeout=_PATIENCE)
 
 
 def wait_for_all() -> None:
@@ -63,20 +61,13 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def device() -> "torch.device":
-    """The device of this process among the launched ones; alone: a GPU if there is one."""
-    from accelerate import PartialState
-
-    join()
-    return PartialState().device
-
-
 def share(model: "nn.Module") -> None:
     """Give the model of every process the main one's weights and buffers, in place."""
     if _grouped():
+        from accelerate import PartialState
         from accelerate.utils import broadcast
 
-        state = {name: value.to(device()) for name, value in model.state_dict().items()}
+        state = {name: value.to(PartialState().device) for name, value in model.state_dict().items()}
         model.load_state_dict(broadcast(state))
 
 

@@ -1,24 +1,21 @@
-"""Progress of long work: a live bar with rate and time left on a terminal, a line now and then in a log."""
+"""Progress of long work: rich's bar with rate and time left on a terminal, a plain line now and then in a log."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from alberti.processes import is_main
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 T = TypeVar("T")
 _LOG_EVERY_S = 10.0
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 class Progress:
-    """Counts finished units of work and reports rate and time left.
+    """Counts finished units of work and reports rate and time left, on stderr, by the main process alone.
 
     >>> with Progress("rendering", total=100, unit="images") as progress:
     ...     progress.advance()
@@ -29,40 +26,77 @@ class Progress:
     def __init__(self, description: str, total: int | None = None, unit: str = "it", initial: int = 0):
         self.description, self.total, self.unit = description, total, unit
         self.done = self._initial = initial
-        self._live = sys.stderr.isatty()
-        self._start = self._last_report = time.monotonic()
+        self._start = self._last_line = time.monotonic()
+        self._bars = _bars() if is_main() and sys.stderr.isatty() else None
+        if self._bars is not None:
+            self._task = self._bars.add_task(description, total=total, completed=initial, unit=unit, note="")
 
     def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._report(final=True)
+        if self._bars is not None:
+            self._bars.stop()
+        else:
+            self._write_line(final=True)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more units; ``note`` (say, the loss) is shown behind the rate."""
         self.done += count
-        now = time.monotonic()
-        if now - self._last_report >= (0.1 if self._live else _LOG_EVERY_S):
-            self._last_report = now
-            self._report(note=note)
+        if self._bars is not None:
+            self._bars.update(self._task, completed=self.done, note=note)
+        elif time.monotonic() - self._last_line >= _LOG_EVERY_S:
+            self._last_line = time.monotonic()
+            self._write_line(note)
 
-    def _report(self, note: str = "", final: bool = False) -> None:
+    def _write_line(self, note: str = "", final: bool = False) -> None:
         if not is_main():
             return
         elapsed = max(time.monotonic() - self._start, 1e-9)
         rate = (self.done - self._initial) / elapsed
-        text = f"{self.description}: {self.done}"
-        if self.total is not None:
-            text += f"/{self.total}"
-        text += f" {self.unit}, {rate:.1f}/s"
+        total = "" if self.total is None else f"/{self.total}"
+        text = f"{self.description}: {self.done}{total} {self.unit}, {rate:.1f}/s"
         if final:
             text += f", {_clock(elapsed)}"
         elif self.total is not None and rate > 0:
             text += f", {_clock((self.total - self.done) / rate)} left"
-        if note:
-            text += f"  {note}"
-        end = "\n" if final or not self._live else ""
-        print(f"\r\x1b[2K{text}" if self._live else text, end=end, file=sys.stderr, flush=True)
+        print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _bars() -> "Bars":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Units a second, or seconds a unit where they are slow."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            if not speed:
+                return Text("")
+            return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="progress.data.speed")
+
+    return Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}", markup=False),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+    )
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "images") -> Iterator[T]:

@@ -1,30 +1,31 @@
 """How well the pictures of a folder obey linear perspective: a number with its interval, a table, a page to look at."""
 
-import base64
 import csv
-import html
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
 
-from alberti.annotate import parse_row
+from alberti.annotations import parse_row
 from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json, write_text
 from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import assign_segments, estimate_vanishing_points
-from alberti.image_folder import find_images, image_path
+from alberti.geometry.vanishing_points import estimate_vanishing_points
+from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
 from alberti.images import read_image
 from alberti.metrics.bootstrap import bootstrap_interval
+from alberti.metrics.labels import METRICS, SCORE
 from alberti.metrics.perspective import segments_consistency
-from alberti.overlays import draw_annotation
+from alberti.outputs import check_beside, check_output_file
 from alberti.parallel import check_workers, ordered_map
 from alberti.progress import Progress
+from alberti.reading import Lines, reading
+from alberti.report.render import page_begins, render
+from alberti.report.tiles import Picture, coloured, data_uri, overlay, vanishing_lines
 
 THRESHOLDS = (2.0, 5.0)
 _ESTIMATED_POINTS = 3
@@ -32,10 +33,10 @@ _ESTIMATED_POINTS = 3
 _BOOTSTRAP_UP_TO = 20_000
 """Past so many pictures the normal interval is the same to the third digit, and takes no memory."""
 _SHOWN = 12
-_SHOWN_SIDE = 480
+_SHOWN_SIDE = 720
 _COLUMNS = ("image", "width", "height", "points", "consistency_2", "consistency_5", "line_length",
             "line_length_per_megapixel", "segments")  # fmt: skip
-_FIGURES = ("consistency_2", "consistency_5", "line_length_per_megapixel")
+_FIGURES = tuple(metric.key for metric in SCORE)
 
 
 @dataclass(frozen=True)
@@ -69,23 +70,64 @@ def score_folder(
 
     Raises:
         DataError: no pictures, none readable, a file of vanishing points that is none.
+        ConfigError: a place to write that is among the inputs, or holds something else.
     """
     root, out = Path(images), Path(out)
     if out.suffix.lower() in (".csv", ".html"):
         raise DataError(f"{out}: --out is the JSON file; the .csv and .html are written beside it")
-    given = None if vanishing_points is None else Path(vanishing_points)
+    points = None if vanishing_points is None else GivenPoints(Path(vanishing_points))
+    _check_outputs(out, [root, None if points is None else points.path])
     problems: list[str] = []
-    total = sum(1 for _ in find_images(root, on_error=lambda *_: None))
+    left_out = LeftOut()
+    total = sum(1 for _ in find_images(root, on_error=lambda *_: None, left_out=left_out))
     if total == 0:
-        raise DataError(f"{root}: no pictures in it")
+        raise no_pictures(root, left_out)
     with atomic_file(out.with_suffix(".csv")) as table:
-        kept = _score_all(_jobs(root, given, problems), total, table, check_workers(workers), problems)
+        kept = _score_all(_jobs(root, points, problems), total, table, check_workers(workers), problems)
         if not kept.names:
             raise DataError(f"not one picture could be scored; the first: {problems[0]}")
-    summary = _summarise(kept, given, problems)
+    notes = [note for note in (left_out.note(), points and points.unused(kept.names)) if note]
+    summary = _summarise(kept, points, problems) | ({"notes": notes} if notes else {})
     write_json(out, summary)
-    write_text(out.with_suffix(".html"), _page(root, given, kept, summary))
+    write_text(out.with_suffix(".html"), _page(root, points, kept, summary))
     return summary
+
+
+def _check_outputs(out: Path, inputs: list[Path | None]) -> None:
+    check_output_file(out, inputs)
+    for suffix, begins in ((".csv", ",".join(_COLUMNS)), (".html", page_begins())):
+        beside = out.with_suffix(suffix)
+        check_output_file(beside, inputs)
+        check_beside(beside, begins)
+
+
+class GivenPoints:
+    """A file of vanishing points, as ``alberti annotate`` writes it: of its rows only the places are held in memory."""
+
+    def __init__(self, path: Path):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
+        self.path = path
+        self._lines = Lines(path, "file of vanishing points")
+        self._places = {_slashes(parse_row(path, line)["image"]): place for place, line in self._lines}
+
+    def row(self, name: str) -> str | None:
+        """The line of a picture; None if it has none."""
+        place = self._places.get(_slashes(name))
+        return None if place is None else self._lines.at(place)
+
+    def points(self, name: str) -> np.ndarray:
+        """(K, 3) of a picture that has a row."""
+        return np.array(parse_row(self.path, self.row(name) or "")["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+
+    def unused(self, names: list[str]) -> str | None:
+        """One line on rows of which no picture was scored; None if all were used."""
+        count = len(self._places.keys() - {_slashes(name) for name in names})
+        return f"{count} of the {len(self._places)} rows in {self.path} are of no picture that was scored" if count else None
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def score_image(image: np.ndarray, points: np.ndarray | None) -> dict[str, Any]:
@@ -105,7 +147,9 @@ def run_job(job: ScoreJob) -> dict[str, Any]:
     """Score one picture; DataError names its file."""
     cv2.setNumThreads(1)
     image = read_image(job.path)
-    return {"image": job.name, **score_image(image, _given_points(job, image.shape[1], image.shape[0]))}
+    points = _given_points(job, image.shape[1], image.shape[0])
+    with reading(job.path, "lines of the picture"):  # one odd picture costs its row, never the run
+        return {"image": job.name, **score_image(image, points)}
 
 
 def _given_points(job: ScoreJob, width: int, height: int) -> np.ndarray | None:
@@ -122,34 +166,14 @@ def _given_points(job: ScoreJob, width: int, height: int) -> np.ndarray | None:
     return np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
 
 
-def _jobs(root: Path, given: Path | None, problems: list[str]) -> Iterator[ScoreJob]:
-    """Jobs in order; of the file of points only the places of its rows are held in memory."""
-    places = {} if given is None else _row_places(given)
-
+def _jobs(root: Path, given: GivenPoints | None, problems: list[str]) -> Iterator[ScoreJob]:
     def unreadable(folder: str, error: OSError) -> None:
         problems.append(f"{root / folder}: {error.strerror}")
         print(f"failed: {problems[-1]}", file=sys.stderr)
 
     for name in find_images(root, on_error=unreadable):
-        row = None
-        if given is not None and name in places:
-            with open(given, "rb") as file:
-                file.seek(places[name])
-                row = file.readline().decode()
-        yield ScoreJob(name, image_path(root, name), row, given)
-
-
-def _row_places(path: Path) -> dict[str, int]:
-    """Where the row of each picture starts in a JSON-lines file."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
-    places: dict[str, int] = {}
-    with open(path, "rb") as file:
-        while line := file.readline():
-            if line.strip():
-                place = file.tell() - len(line)
-                places[parse_row(path, line.decode(errors="replace"))["image"]] = place
-    return places
+        row, source = (None, None) if given is None else (given.row(name), given.path)
+        yield ScoreJob(name, image_path(root, name), row, source)
 
 
 @dataclass(frozen=True)
@@ -164,7 +188,7 @@ class _Kept:
 
 def _score_all(jobs: Iterator[ScoreJob], total: int, table: Path, workers: int, problems: list[str]) -> _Kept:
     kept = _Kept([], {name: [] for name in _FIGURES}, [])
-    with open(table, "w", newline="", encoding="utf-8") as file, Progress("scoring", total, "images") as progress:
+    with _open_table(table) as file, Progress("scoring", total, "images") as progress:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         for _, result in ordered_map(run_job, jobs, min(workers, total)):
@@ -181,7 +205,12 @@ def _score_all(jobs: Iterator[ScoreJob], total: int, table: Path, workers: int, 
     return kept
 
 
-def _summarise(kept: _Kept, given: Path | None, problems: list[str]) -> dict[str, Any]:
+def _open_table(path: Path) -> TextIO:
+    """For names in another encoding than UTF-8, which a table cannot hold, their bytes are spelt out."""
+    return open(path, "w", newline="", encoding="utf-8", errors="backslashreplace")
+
+
+def _summarise(kept: _Kept, given: GivenPoints | None, problems: list[str]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "images": len(kept.names),
         "failed": len(problems),
@@ -207,83 +236,43 @@ def _interval(values: np.ndarray) -> dict[str, float | int | None]:
     return {"mean": mean, "low": float(low), "high": float(high), "n": len(values)}
 
 
-def _page(root: Path, given: Path | None, kept: _Kept, summary: dict[str, Any]) -> str:
+def _page(root: Path, given: GivenPoints | None, kept: _Kept, summary: dict[str, Any]) -> str:
     """A self-contained HTML page: the figures, and the worst and best pictures with what was found in them."""
     values = np.array(kept.figures["consistency_2"])
     ranked = [int(index) for index in np.argsort(values, kind="stable") if np.isfinite(values[index])]
     worst = ranked[: min(_SHOWN, (len(ranked) + 1) // 2)]
     best = ranked[::-1][: min(_SHOWN, len(ranked) // 2)]
-    rows = "".join(
-        f"<tr><td>{label}</td><td>{_number(summary[name]['mean'])}</td><td>{_number(summary[name]['low'])} to "
-        f"{_number(summary[name]['high'])}</td><td>{summary[name]['n']}</td></tr>"
-        for name, label in (
-            ("consistency_2", "line length within 2° of a vanishing point"),
-            ("consistency_5", "line length within 5°"),
-            ("line_length_per_megapixel", "line length, pixels per megapixel"),
-        )
-    )
-    places = {} if given is None else _row_places(given)
-    galleries = "".join(
-        f"<h2>{title}</h2><div class=grid>{''.join(_figure(root, given, places, kept, index) for index in chosen)}</div>"
-        for title, chosen in (("Worst", worst), ("Best", best))
-        if chosen
-    )
-    return _TEMPLATE.format(
-        title=html.escape(f"Perspective of {root}"), rows=rows, galleries=galleries,
-        images=summary["images"], failed=summary["failed"], without_lines=summary["without_lines"],
-        without_points=summary["without_points"], source=summary["vanishing_points"],
-    )  # fmt: skip
+    chosen = (("The least straight", worst), ("The straightest", best))
+    galleries = [(title, [_picture(root, given, kept, index) for index in places]) for title, places in chosen if places]
+    rows = [(metric, summary[metric.key]) for metric in SCORE]
+    return render("score.html", {"title": f"Perspective of {root}", "summary": summary, "rows": rows, "galleries": galleries})
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.3f}" if value < 10 else f"{value:,.0f}"
-
-
-def _figure(root: Path, given: Path | None, places: dict[str, int], kept: _Kept, index: int) -> str:
+def _picture(root: Path, given: GivenPoints | None, kept: _Kept, index: int) -> Picture:
+    """A tile, made small, with its lines and vanishing lines in the small one's pixels."""
     name = kept.names[index]
     image = read_image(image_path(root, name))
-    segments = detect_line_segments(image)
     height, width = image.shape[:2]
-    horizon = None
+    segments = detect_line_segments(image)
     if given is None:
-        found = estimate_vanishing_points(segments, width, height, max_points=_ESTIMATED_POINTS)
-        points, horizon = found.points, found.horizon
+        points = estimate_vanishing_points(segments, width, height, max_points=_ESTIMATED_POINTS).points
     else:
-        with open(given, "rb") as file:
-            file.seek(places[name])
-            points = np.array(json.loads(file.readline())["vanishing_points"], dtype=np.float64).reshape(-1, 3)
-    drawn = draw_annotation(image, segments, assign_segments(segments, points, THRESHOLDS[0]), points, horizon)
+        points = given.points(name)
+    lines = coloured(segments, points)
     scale = min(1.0, _SHOWN_SIDE / max(width, height))
+    small = image
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    data = base64.b64encode(encoded.tobytes()).decode()
-    caption = f"{html.escape(name)}<br>{kept.figures['consistency_2'][index]:.2f} at 2°, " + (
-        f"{kept.figures['consistency_5'][index]:.2f} at 5°"
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    shares = [METRICS[key].text(kept.figures[key][index]) for key in ("consistency_2", "consistency_5")]
+    return Picture(
+        name,
+        "arm",
+        data_uri(small),
+        width,
+        height,
+        name,
+        overlay(lines),
+        overlay(vanishing_lines(points, width, height)),
+        f"{shares[0]} within 2°, {shares[1]} within 5°",
     )
-    picture = f'<img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-_TEMPLATE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .3rem .9rem; border-bottom: 1px solid #ddd; text-align: left; }}
-td:not(:first-child) {{ font-variant-numeric: tabular-nums; }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }} img {{ width: 100%; border-radius: 4px; }}
-figcaption {{ font-size: .85rem; color: #555; overflow-wrap: anywhere; }}
-</style>
-<h1>{title}</h1>
-<p>{images} pictures, {failed} unreadable, {without_lines} without lines, {without_points} without vanishing points
-(vanishing points {source}). Coloured segments point at a vanishing point within 2°, gray ones at none; yellow is
-the horizon.</p>
-<table><tr><th></th><th>mean</th><th>95 % interval</th><th>pictures</th></tr>{rows}</table>
-{galleries}
-</html>
-"""

@@ -1,9 +1,12 @@
 """Randomness from (seed, sample id): never from the position in a batch or the number of processes."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *keys: str | int) -> int:
@@ -15,8 +18,10 @@ def derive_seed(seed: int, *keys: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def torch_generator(seed: int, *keys: str | int) -> torch.Generator:
+def torch_generator(seed: int, *keys: str | int) -> "torch.Generator":
     """A CPU generator seeded with :func:`derive_seed`; draw on the CPU, then move, so that devices agree."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, *keys))
 
 

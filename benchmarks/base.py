@@ -29,12 +29,12 @@ from alberti.depth.models import DepthModel
 from alberti.depth.predict import predict_array
 from alberti.diffusion.config import SampleConfig, VanishingGuidance
 from alberti.diffusion.model import DepthDiffusion
+from alberti.diffusion.reconstruct import reconstruct
 from alberti.diffusion.sample import generate, sample_images
 from alberti.metrics.depth import align, depth_metrics
 from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
 from alberti.parallel import core_count
-from stages.references import reconstruct
 
 COLUMNS = ("consistency_2", "consistency_5", "surface_consistency_2", "line_length", "level_line_length", "vp_auc_10")
 MAX_DEPTH = 80.0

@@ -24,6 +24,7 @@ from alberti.diffusion.constrained import ConstraintTerm
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import denoising_loss, predict_x0
 from alberti.diffusion.tiny import build_tiny_decoder
+from alberti.training.settings import Optimisation
 
 VARIANTS = ("unconstrained", "full", "tiny")
 
@@ -144,10 +145,8 @@ def _term(base: DepthDiffusion, name: str, setting: Setting, arguments: argparse
     if name == "unconstrained":
         return None
     config = FinetuneConfig(
-        steps=1,
-        batch_size=arguments.batch,
+        training=Optimisation(steps=1, batch_size=arguments.batch, lr=1e-5, precision=arguments.precision),
         decoder="full" if name == "full" else "tiny",
-        precision=arguments.precision,
         num_lines=arguments.lines,
         # A tiny decoder holds so little that training's default, one chunk, is right.
         decode_chunk=setting.decode_chunk if name == "full" else 0,

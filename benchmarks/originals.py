@@ -22,15 +22,14 @@ import torch
 from torch import nn
 
 from alberti.data.scenes import SceneConfig
-from alberti.depth.data import Augmentation
+from alberti.depth.config import Augmentation, DepthTrainConfig
 from alberti.depth.models import DepthModel, build_depth_model
 from alberti.depth.predict import predict_batch
 from alberti.depth.rendered import train_on_streets
-from alberti.depth.train import DepthTrainConfig
 from alberti.diffusion.sources import SceneSource
 from alberti.files import write_json
 from alberti.metrics.depth import GroundTruth, get_protocol, score_image
-from alberti.training import LoopConfig
+from alberti.training.settings import Optimisation
 from alberti.training.step_graph import no_search
 
 ALIGNMENTS = {"pixelformer": "median", "dpt": "affine_disparity"}
@@ -88,12 +87,12 @@ def main() -> None:
     started = time.monotonic()
     streets = SceneConfig("mixed", args.width, args.height, args.supersample, args.camera)
     model = build_depth_model(args.model, args.size, backbone_weights=args.backbone_weights, seed=args.seed)
-    loop = LoopConfig(
+    training = Optimisation(
         steps=args.steps, batch_size=args.batch_size, lr=args.lr, lr_schedule="cosine", lr_final=1e-6, warmup_steps=100,
-        weight_decay=1e-2, mixed_precision=args.precision, checkpoint_every=args.checkpoint_every, keep=1, log_every=100,
-        seed=args.seed, cuda_graph=device.type == "cuda",
+        precision=args.precision, checkpoint_every=args.checkpoint_every, keep=1, log_every=100, seed=args.seed,
+        cuda_graph=device.type == "cuda",
     )  # fmt: skip
-    config = DepthTrainConfig(loop, Augmentation((args.height, args.width)))
+    config = DepthTrainConfig(training=training, augmentation=Augmentation(crop=(args.height, args.width)))
     frames = RealFrames.read(args.frames, args.width) if args.frames else None
     rows: list[dict[str, Any]] = []
 

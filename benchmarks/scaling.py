@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import denoising_loss
 from alberti.processes import leave
-from alberti.training import Batch, LoopConfig, train_loop
+from alberti.training import Batch, Optimisation, train_loop
 
 WORKER = "--worker"
 
@@ -59,11 +59,11 @@ def work(arguments: argparse.Namespace) -> None:
         torch.cuda.set_device(where)
     torch.manual_seed(0)
     base = sd2_depth(arguments.tiny, where)
-    config = LoopConfig(
+    config = Optimisation(
         steps=arguments.warmup + arguments.steps,
         batch_size=arguments.batch * world,
         lr=1e-6,
-        mixed_precision=arguments.precision,
+        precision=arguments.precision,
         log_every=10**9,
     )
     marks: dict[int, float] = {}

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from alberti.errors import AlbertiError, ConfigError
-from pipeline.profiles import PROFILES, compose
-from stages.common import version_of
-from stages.params import DepthStartParams, Params, check_params
-from stages.source_params import SourceParams, in_project
+from pipeline.profiles import compose, profiles
+from stages.shared.layout import Layout
+from stages.shared.params import DepthStartParams, Params, check_params
+from stages.shared.provenance import version_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,23 +120,15 @@ def _packages_lack() -> Iterator[str]:
 
 
 def _data_lack(params: Params, project: Path) -> Iterator[str]:
-    for role, source in params.prepare:
-        for key, name, root in _roots(role, source):
-            if not in_project(root, project).is_dir():
-                yield f"data for {role}: {name} expected at {root}; set {key} to your copy"
-        for option, path in source.files(project).items():
+    layout = Layout.of(project, project)
+    for key, name, root in params.prepare.named_roots():
+        if not layout.named(root).is_dir():
+            yield f"data for {key.split('.')[1]}: {name} expected at {root}; set {key} to your copy"
+    for role, source in params.prepare.roles().items():
+        for option, path in source.files(layout).items():
             if not path.is_file():
                 what = "split list" if source.source == "kitti" else "file"
                 yield f"data for {role}: no {what} {path} (prepare.{role}.options.{option})"
-
-
-def _roots(role: str, source: SourceParams) -> Iterator[tuple[str, str, str]]:
-    """Key in params.yaml, name and root of the user's data for a role."""
-    if source.source == "several":
-        for number, native in enumerate(source.sources):
-            yield f"prepare.{role}.sources.{number}.root", native.source, native.root
-    elif source.root is not None and source.source != "scenes":
-        yield f"prepare.{role}.root", source.source, source.root
 
 
 def _models_lack(params: Params, project: Path) -> Iterator[str]:
@@ -144,7 +136,7 @@ def _models_lack(params: Params, project: Path) -> Iterator[str]:
     base = params.base
     if base.source == "pretrained" and not (project / "pretrained/base/model_index.json").is_file():
         yield "base: pretrained/base holds no model; set base.source to train, path or hub"
-    if base.source == "path" and not (in_project(base.path or "", project) / "model_index.json").is_file():
+    if base.source == "path" and not (Layout.of(project, project).named(base.path or "") / "model_index.json").is_file():
         yield f"base: no model folder at {base.path} (base.path)"
     if base.source == "hub" and not _in_hub_cache(base.id or "", "model_index.json", base.revision):
         yield (
@@ -156,9 +148,9 @@ def _models_lack(params: Params, project: Path) -> Iterator[str]:
 
 
 def _captions_lack(params: Params, project: Path) -> Iterator[str]:
-    for role, source in params.prepare:
+    for role, source in params.prepare.roles().items():
         captions = source.captions
-        if captions is None or captions.model is None or in_project(captions.model, project).is_dir():
+        if captions is None or captions.model is None or Layout.of(project, project).named(captions.model).is_dir():
             continue
         if not _in_hub_cache(captions.model, "config.json", captions.revision):
             yield f"captions for {role}: {captions.model} is neither a folder nor in the Hugging Face cache"
@@ -166,7 +158,7 @@ def _captions_lack(params: Params, project: Path) -> Iterator[str]:
 
 def _depth_lacks(name: str, start: DepthStartParams, project: Path) -> Iterator[str]:
     where = start.weights
-    if where is None or in_project(where, project).exists():
+    if where is None or Layout.of(project, project).named(where).exists():
         return
     if name == "dpt" and where.count("/") == 1 and not where.startswith((".", "pretrained/")):
         if not _in_hub_cache(where, "config.json", start.revision):
@@ -194,7 +186,7 @@ def doctor(
     project = Path.cwd()
     if not (project / "conf" / "profile").is_dir():
         raise ConfigError(f"{project}: not the project's folder (no conf/profile in it); run alberti doctor from there")
-    known = sorted({*PROFILES, *(path.stem for path in (project / "conf" / "profile").glob("*.yaml"))})
+    known = profiles(project)
     if profile is not None and profile not in known:
         raise ConfigError(f"--profile {profile}: unknown; there are {', '.join(known)}")
     machine = look_at_machine(project)

@@ -1,48 +1,67 @@
-"""The last words of `make repro`: the metrics, what changed and where the report is. `python -m pipeline.summary [FOLDER]`."""
+"""The last words of `make repro`: verdict, main numbers, and where the report is. `python -m pipeline.summary [FOLDER]`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alberti.errors import AlbertiError
 from alberti.files import read_json
+from alberti.report.comparison import EFFECT_WORDS
+from alberti.report.tables import DEPTH_HEADS, PICTURE_HEADS, depth_table, picture_table, setting_text
+from alberti.report.verdict import caveats
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
+
+    from alberti.report.tables import Table
+
+_PICTURES = tuple(key for key in PICTURE_HEADS if key != "vp_auc_10")  # what fits 120 columns
+_STYLES = {"better": "green", "worse": "red", "up": "blue", "down": "blue"}
 
 
 def print_summary(workspace: Path) -> None:
-    """Print `metrics/summary.json` of a workspace as tables, what changed, and the path of its report."""
+    """Print `metrics/summary.json` of a workspace: tables, then the verdict, what to keep in mind, and the report's path."""
     from rich.console import Console
 
     summary = read_json(workspace / "metrics" / "summary.json")
     console = Console()
-    if summary.get("images"):
-        console.print(_table("Generated pictures", summary["images"]))
-    for model, arms in summary.get("depth", {}).items():
-        console.print(_table(f"Depth on the test set, {model}, by what it was trained on", arms))
-    for change in summary.get("changes", []):
-        console.print(change, markup=False, highlight=False, soft_wrap=True)
+    if summary["images"]:
+        console.print(_rich(picture_table(summary, _PICTURES), "Generated pictures"))
+    for test_set, section in summary["depth"].items():
+        for model in section["models"]:
+            title = f"{model} on {setting_text(test_set, section, model)}"
+            console.print(_rich(depth_table(summary, test_set, model, DEPTH_HEADS), title))
+    _print_words(console, summary)
     console.print(f"report: {(workspace / 'report' / 'index.html').resolve()}", soft_wrap=True)
 
 
-def _table(title: str, arms: dict[str, dict[str, Any]]) -> "Table":
-    """A column an arm, a row a metric: names of metrics are long, and there are few arms."""
-    from rich.table import Table
+def _print_words(console: Any, summary: Mapping[str, Any]) -> None:
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for arm in arms:
-        table.add_column(arm, justify="right")
-    for metric in dict.fromkeys(name for values in arms.values() for name in values):
-        table.add_row(metric, *(_number(values.get(metric)) for values in arms.values()))
-    return table
+    for line in summary["verdict"]:
+        console.print(Text.assemble((line["question"], "bold"), " ", line["answer"]), highlight=False)
+    for line in caveats(summary):
+        console.print(f"- {line}", markup=False, highlight=False, style="dim")
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _rich(table: "Table", title: str) -> "RichTable":
+    """An arm a row; beneath a value, where there is a control, what changed against it."""
+    from rich.table import Table as RichTable
+
+    against = f"; changes against “{table.control}”" if table.control else ""
+    rich = RichTable(title=f"{title}{against}", title_justify="left")
+    rich.add_column("")
+    for metric in table.metrics:
+        rich.add_column(f"{metric.label} {metric.arrow}", justify="right")
+    for row in table.rows:
+        cells = []
+        for cell in row.cells:
+            style = _STYLES.get(str(cell.effect))
+            change = "" if cell.effect is None else f"\n{EFFECT_WORDS[cell.effect]} {cell.change}"
+            cells.append(cell.text + (f"[{style}]{change}[/{style}]" if style and change else change))
+        rich.add_row(row.arm, *cells)
+    return rich
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ The copy stays, so that the next run of the profile finds its outs, lock file an
 """
 
 import contextlib
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from alberti.errors import AlbertiError, ConfigError
 from alberti.files import sha256_json, write_text
@@ -50,12 +50,15 @@ def open_workspace(project: str | Path, profile: str, overrides: Sequence[str] =
 @contextlib.contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{path}: held by another flow run of this profile; wait for it or cancel it") from None
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{path}: held by another flow run of this profile; wait for it or cancel it") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _copy_project(project: Path, workspace: Path) -> None:

@@ -1,31 +1,31 @@
-"""Stage annotate: line segments and vanishing points of every training image, in `data/annotations/`."""
+"""Stage annotate@<role>: line segments and vanishing points of a role's pictures, in `data/annotations/<role>/`."""
 
 import os
-from pathlib import Path
 
-from alberti.annotate import annotate_dataset
 from alberti.data.manifest import Dataset
 from alberti.errors import DataError
 from alberti.files import atomic_folder, write_json
-from stages.common import CHECKPOINTS, run_stage
-from stages.params import Params
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import Params
+from stages.shared.running import run_stage
 
-OUT = Path("data/annotations")
 
+def annotate(layout: Layout, params: Params, instance: Instance) -> None:
+    """Annotate `data/<role>`; where it has true vanishing points, the error against them enters the metrics."""
+    from alberti.annotate import annotate_dataset
 
-def annotate(params: Params, _: str) -> None:
-    """Annotate `data/train`; where it has true vanishing points, the error against them enters the metrics."""
-    section = params.annotate
-    work = CHECKPOINTS / "annotate" / "annotations.jsonl"  # an interrupted run goes on from here
-    dataset = Dataset.open("data/train")
+    role, section = instance["name"], params.annotate
+    work = layout.checkpoints("annotate", f"{role}.jsonl")  # an interrupted run goes on from here
+    dataset = Dataset.open(layout.data(role))
     summary = annotate_dataset(dataset, work, use_intrinsics=section.known_camera, workers=section.workers)
     failures = summary.pop("failures")
     if failures:
         work.unlink()
-        raise DataError(f"data/train: {len(failures)} images cannot be annotated, and all are needed; {failures[0]}")
-    with atomic_folder(OUT) as out:
+        raise DataError(f"data/{role}: {len(failures)} images cannot be annotated, and all are needed; {failures[0]}")
+    with atomic_folder(layout.annotations(role)) as out:
         os.replace(work, out / "annotations.jsonl")
-    write_json("metrics/annotate.json", summary)
+    write_json(layout.metrics("annotate", f"{role}.json"), summary)
 
 
 if __name__ == "__main__":

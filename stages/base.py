@@ -2,75 +2,88 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from alberti.data.manifest import Dataset
-from alberti.diffusion.base import train_base
-from alberti.diffusion.model import DepthDiffusion
-from alberti.diffusion.sources import DatasetSource, SceneSource
+from alberti.device import choose_device
 from alberti.errors import CheckpointError
 from alberti.files import write_json
 from alberti.processes import is_main
-from stages.common import CHECKPOINTS, device, hash_folder, out_folder, run_stage, write_provenance
-from stages.curves import curves
-from stages.params import BaseParams, Params
-from stages.source_params import SceneParams, in_project
+from stages.shared.curves import curves
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import BaseParams, Params, plain
+from stages.shared.provenance import hash_folder, out_folder, write_provenance
+from stages.shared.running import run_stage
+from stages.shared.source_params import SceneParams
 
-OUT = Path("models/base")
+if TYPE_CHECKING:
+    from alberti.diffusion.sources import SceneSource
 
 
-def base(params: Params, _: str) -> None:
-    """Take the base from where `base.source` says, or train it on `data/train`."""
+def base(layout: Layout, params: Params, _: Instance) -> None:
+    """Take the base from where `base.source` says, or train it on `data/train` or on streets of its own."""
     section = params.base
     metrics: dict[str, object] = {"source": section.source}
     if section.source != "train" and not is_main():
         return
-    with curves("plots/base", group=str.lower), out_folder(OUT) as out:
-        inputs, seed = {}, params.seed
+    with curves(layout.plots("base"), group=str.lower), out_folder(layout.base) as out:
         if section.source == "train":
             assert section.train is not None
-            source = _scenes(section.scenes) if section.scenes is not None else DatasetSource(Dataset.open("data/train"))
-            inputs, seed = {"pictures": source.fingerprint}, section.train.seed
-            metrics |= train_base(source, out, section.train, checkpoints=CHECKPOINTS / "base")
-            del metrics["history"]
+            inputs, trained = _train(section, layout, out)
+            metrics |= trained
         else:
-            inputs = _take(section, out)
-        write_provenance(out, {"base": section.model_dump(mode="json")}, inputs, seed)
+            inputs = _take(section, layout, out)
+        seed = section.train.unet.seed if section.train is not None else None
+        write_provenance(out, {"base": plain(section)}, inputs, seed, layout.project)
     if is_main():
-        write_json("metrics/base.json", metrics)
+        write_json(layout.metrics("base.json"), metrics)
 
 
-def _scenes(scenes: SceneParams) -> SceneSource:
-    source = SceneSource(scenes.count, scenes.seed, scenes.library_config(), fresh=False)
-    source.render_all(torch.device(device()))
+def _train(section: BaseParams, layout: Layout, out: Path) -> tuple[dict[str, str], dict[str, object]]:
+    """Train a base into ``out``: the fingerprint of its pictures, and the last values logged."""
+    from alberti.data.manifest import Dataset
+    from alberti.diffusion.base import train_base
+    from alberti.diffusion.sources import DatasetSource
+
+    assert section.train is not None
+    source = DatasetSource(Dataset.open(layout.data("train"))) if section.scenes is None else _streets(section.scenes)
+    metrics = train_base(source, out, section.train, checkpoints=layout.checkpoints("base"))
+    del metrics["history"]
+    return {"pictures": source.fingerprint}, metrics
+
+
+def _streets(scenes: SceneParams) -> "SceneSource":
+    """Streets rendered on the training device and kept there."""
+
+    from alberti.diffusion.sources import SceneSource
+    from stages.shared.streets import scene_config
+
+    source = SceneSource(scenes.count, scenes.seed, scene_config(scenes), fresh=False)
+    source.render_all(choose_device())
     return source
 
 
-def _take(section: BaseParams, out: Path) -> dict[str, str]:
+def _take(section: BaseParams, layout: Layout, out: Path) -> dict[str, str]:
     """Put a base that exists into ``out``; where it came from, and its hash."""
+    from alberti.diffusion.model import DepthDiffusion
+
     if section.source == "hub":
         assert section.id is not None
         DepthDiffusion.load(section.id, revision=section.revision).save(out)
         return {f"{section.id}@{section.revision}": hash_folder(out)}
-    source = _folder(section)
+    source = layout.pretrained("base") if section.source == "pretrained" else layout.named(section.path or "")
+    if not (source / "model_index.json").is_file():
+        raise CheckpointError(
+            f"{source}: expected a diffusers model folder with model_index.json, as base.source is {section.source!r}; "
+            "name another folder in base.path, or train a base with base.source: train"
+        )
     model = DepthDiffusion.load(source)  # refuses what is damaged or no depth-conditioned model
     if section.source == "pretrained":
         shutil.copytree(source, out, dirs_exist_ok=True)
     else:
         # written anew: a download may hold further variants of its weights, and class names that are gone
         model.save(out)
-    return {str(source): hash_folder(source)}
-
-
-def _folder(section: BaseParams) -> Path:
-    folder = Path("pretrained/base") if section.source == "pretrained" else in_project(section.path or "")
-    if not (folder / "model_index.json").is_file():
-        raise CheckpointError(
-            f"{folder}: expected a diffusers model folder with model_index.json, as base.source is {section.source!r}; "
-            "name another folder in base.path, or train a base with base.source: train"
-        )
-    return folder
+    return {section.path or "pretrained/base": hash_folder(source)}
 
 
 if __name__ == "__main__":

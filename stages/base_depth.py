@@ -1,4 +1,4 @@
-"""Stage base_depth@<model>: the original depth model, before any fine-tuning, in `models/depth/<model>/original/`."""
+"""Stage base_depth@<model>: the original depth model, before any fine-tuning, in `models/depth/<model>/original/all/`."""
 
 from pathlib import Path
 
@@ -6,38 +6,42 @@ from alberti.data.manifest import Dataset
 from alberti.depth.models import SIDECAR, DepthModel, build_depth_model
 from alberti.errors import ConfigError
 from alberti.processes import is_main
-from stages.common import hash_folder, run_stage
-from stages.curves import curves
-from stages.depth_training import config_of, train, write_model
-from stages.params import ORIGINAL_ARM, DepthStartParams, Params
-from stages.source_params import in_project
+from stages.shared.curves import curves
+from stages.shared.depth_training import train, write_model
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import ORIGINAL_ARM, DepthStartParams, Params, plain
+from stages.shared.provenance import hash_folder
+from stages.shared.running import run_stage
 
 
-def base_depth(params: Params, name: str) -> None:
+def base_depth(layout: Layout, params: Params, instance: Instance) -> None:
     """Take the model's weights from where `base_depth.<model>` says, and train it on `data/train` if it says how."""
+    name = instance["model"]
     section: DepthStartParams = getattr(params.base_depth, name)
     if section.train is None and not is_main():
         return
-    weights = _weights(section)
+    weights = _weights(section, layout)
     model, inputs, result = _start(name, section, weights), {}, None
     if section.weights is not None and weights is not None and Path(weights).is_dir():
         inputs[section.weights] = hash_folder(weights)
-    with curves(f"plots/base_depth/{name}"):
+    with curves(layout.root / instance["plots"]):
         if section.train is not None:
-            dataset = Dataset.open("data/train")
+            dataset = Dataset.open(layout.data("train"))
             inputs["data/train"] = dataset.info.fingerprint
-            config = config_of(section.train, section.seed)
-            result = train(f"{name}-{ORIGINAL_ARM}", model, config, inputs, dataset=dataset)
+            config = section.train.model_copy(
+                update={"training": section.train.training.model_copy(update={"seed": section.seed})}
+            )
+            result = train(f"{name}-{ORIGINAL_ARM}", model, config, inputs, layout, dataset=dataset)
             model = result.model  # type: ignore[assignment]
-    values = {"base_depth": {name: section.model_dump(mode="json")}}
-    write_model("base_depth", f"{name}-{ORIGINAL_ARM}", model, result, values, inputs, section.seed)
+    write_model(layout, instance, model, result, {"base_depth": {name: plain(section)}}, inputs, section.seed)
 
 
-def _weights(section: DepthStartParams) -> str | None:
+def _weights(section: DepthStartParams, layout: Layout) -> str | None:
     """A file or folder, where there is one of this name, with its whole path; else a hub id as it is."""
     if section.weights is None:
         return None
-    path = in_project(section.weights)
+    path = layout.named(section.weights)
     return str(path) if path.exists() else section.weights
 
 
@@ -54,4 +58,4 @@ def _start(name: str, section: DepthStartParams, weights: str | None) -> DepthMo
 
 
 if __name__ == "__main__":
-    run_stage(base_depth, lambda params: params.finetune_depth.models, processes="together")
+    run_stage(base_depth, processes="together")

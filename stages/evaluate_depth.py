@@ -1,42 +1,73 @@
-"""Stage evaluate_depth@<model>-<arm>: KITTI metrics of a depth model on the test set, which trains nothing."""
+"""Stage evaluate_depth@<model>-<arm>-<seed>: errors of a depth model on every test set, which train nothing.
 
+Writes `metrics/depth/<model>/<arm>/<seed>/<test set>.json`, a row for each picture beside it, and the same for every further
+alignment in `<test set>.<alignment>.json`.
+"""
+
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alberti.data.kitti import KittiReader, read_split
+from alberti.data.kitti.frames import read_split
+from alberti.data.kitti.reader import KittiReader
 from alberti.data.manifest import Dataset
-from alberti.depth.models import DepthModel
-from alberti.depth.predict import predict_batch
-from alberti.metrics.evaluation import evaluate_batches
+from alberti.device import choose_device
+from alberti.files import atomic_folder
 from alberti.parallel import core_count
-from stages.common import device, run_stage
-from stages.params import Params
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import Params, TestSetParams
+from stages.shared.running import run_stage
 
-TEST = Path("data/test")
+if TYPE_CHECKING:
+    import numpy as np
+
+    Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+
 _BATCH = 16
 """On a GPU; a CPU is no faster with more than one picture at once."""
 _READERS = 8
 
 
-def evaluate_depth(params: Params, name: str) -> None:
-    """Write `metrics/depth/<model>-<arm>.json` and a row an image beside it."""
-    model_name, _, arm = name.partition("-")
-    section = params.evaluate_depth
-    model = DepthModel.load(Path("models/depth") / model_name / arm).to(device())
-    dataset = Dataset.open(TEST)
-    reader = KittiReader(dataset.root, dataset.depth_root)
+def evaluate_depth(layout: Layout, params: Params, instance: Instance) -> None:
+    """Score the model on each of `evaluate_depth.test_sets`."""
+    from alberti.depth.models import DepthModel
+    from alberti.depth.predict import predict_batch
+
+    model = DepthModel.load(layout.root / instance["weights"]).to(choose_device())
+    with atomic_folder(layout.root / instance["out"]) as out:
+        for role, test in params.evaluate_depth.test_sets.items():
+            predict = partial(_sized, partial(predict_batch, model), test.size)
+            for place, alignment in enumerate(test.alignment[instance["model"]]):
+                name = f"{role}.json" if place == 0 else f"{role}.{alignment}.json"
+                _evaluate(layout.data(role), test, predict, alignment, out / name, f"evaluating {instance['name']} on {role}")
+
+
+def _evaluate(data: Path, test: TestSetParams, predict: "Predict", alignment: str, out: Path, description: str) -> None:
+    from alberti.metrics.evaluation import evaluate_batches
+
+    dataset = Dataset.open(data)
     evaluation = evaluate_batches(
-        read_split(TEST / "splits" / "test.txt"),
-        partial(predict_batch, model),
-        reader,
-        section.protocol,
-        section.alignment[model_name],
-        batch_size=_BATCH if device() == "cuda" else 1,
+        read_split(data / "splits" / "test.txt"),
+        predict,
+        KittiReader(dataset.root, dataset.depth_root),
+        test.protocol,
+        alignment,
+        batch_size=_BATCH if choose_device().type == "cuda" else 1,
         workers=min(_READERS, core_count()),
-        description=f"evaluating {name}",
+        resize="bilinear" if test.size is not None else None,
+        description=description,
     )
-    evaluation.write(Path("metrics/depth") / f"{name}.json")
+    evaluation.write(out)
+
+
+def _sized(predict: "Predict", size: tuple[int, int] | None, images: "Sequence[np.ndarray]") -> "Sequence[np.ndarray]":
+    """Predictions of the pictures brought to (height, width); they keep that size."""
+    from alberti.data.transforms import resize_image
+
+    return predict(images if size is None else [resize_image(image, (size[1], size[0])) for image in images])
 
 
 if __name__ == "__main__":
-    run_stage(evaluate_depth, Params.evaluation_instances)
+    run_stage(evaluate_depth)

@@ -1,42 +1,22 @@
-"""Stage evaluate_images@<arm>: perspective and image quality of the arm's pictures."""
-
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+"""Stage evaluate_images@<arm>-<seed>: perspective and image quality of an arm's pictures."""
 
 from alberti.data.manifest import Dataset
-from alberti.files import atomic_file, write_json
-from alberti.metrics.features import FeatureExtractor, feature_extractor
-from alberti.metrics.images import evaluate_pictures
-from alberti.parallel import core_count
-from stages.common import device, run_stage
-from stages.params import Params
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_PICTURES_A_PROCESS = 256
-"""Fewer are done before another process has started."""
+from alberti.device import choose_device
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import Params
+from stages.shared.running import run_stage
 
 
-def evaluate_images(params: Params, arm: str) -> None:
-    """Write `metrics/images/<arm>.json` and a row a picture beside it."""
-    extractor = feature_extractor(params.evaluate_images.extractor, device())
-    generated, reference = Dataset.open(f"data/generated/{arm}"), Dataset.open("data/condition")
-    write_measures(Path("metrics/images") / f"{arm}.json", *measure(generated, reference, extractor))
+def evaluate_images(layout: Layout, params: Params, instance: Instance) -> None:
+    """Write `metrics/images/<arm>/<seed>.json` and a row for each picture beside it."""
+    from alberti.metrics.features import feature_extractor
+    from stages.shared.measures import measure, write_measures
 
-
-def measure(generated: Dataset, reference: Dataset, extractor: FeatureExtractor) -> "tuple[dict[str, Any], pd.DataFrame]":
-    """Summary and rows, by as many processes as the pictures pay for starting."""
-    workers = max(1, min(core_count(), len(generated) // _PICTURES_A_PROCESS))
-    return evaluate_pictures(generated, reference, extractor=extractor, workers=workers)
-
-
-def write_measures(path: Path, summary: dict[str, Any], table: "pd.DataFrame") -> None:
-    """Write the summary as JSON to ``path`` and the rows as CSV beside it."""
-    with atomic_file(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False)
-    write_json(path, summary)
+    extractor = feature_extractor(params.evaluate_images.extractor, choose_device())
+    generated, reference = Dataset.open(layout.root / instance["pictures"]), Dataset.open(layout.data("condition"))
+    write_measures(layout.root / instance["metrics"], *measure(generated, reference, extractor))
 
 
 if __name__ == "__main__":
-    run_stage(evaluate_images, lambda params: params.picture_arms)
+    run_stage(evaluate_images)

@@ -1,76 +1,47 @@
-"""Stage finetune@<arm>: the base fine-tuned with the arm's settings, in `models/finetuned/<arm>/`."""
+"""Stage finetune@<arm>-<seed>: the base fine-tuned with the arm's settings, in `models/finetuned/<arm>/<seed>/`."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 from alberti.data.manifest import Dataset
-from alberti.errors import DataError
-from alberti.files import atomic_folder, write_json
+from alberti.files import write_json
 from alberti.processes import is_main
-from stages.common import CHECKPOINTS, hash_folder, run_stage, write_provenance
-from stages.curves import curves
-from stages.params import FinetuneParams, Params
-
-BASE = Path("models/base")
-ANNOTATIONS = Path("data/annotations/annotations.jsonl")
-
-
-def finetune_arm(params: Params, arm: str) -> None:
-    """Fine-tune the base with the arm's settings; an arm of `steps: 0` is the base itself."""
-    section = params.arm(arm)
-    out = Path("models/finetuned") / arm
-    metrics: dict[str, Any] = {"steps": section.steps, "constraint": section.constraint, "weight": section.weight}
-    values = {"arm": arm, "finetune": section.model_dump(mode="json")}
-    inputs = {str(BASE): hash_folder(BASE)}
-    with curves(f"plots/finetune/{arm}"):
-        if section.steps:
-            dataset = Dataset.open("data/train")
-            inputs["data/train"] = dataset.info.fingerprint
-            metrics |= _train(dataset, section, values, inputs, out)
-        elif is_main():
-            with atomic_folder(out) as folder:
-                shutil.copytree(BASE, folder, dirs_exist_ok=True)
-                write_provenance(folder, values, inputs, section.seed)
-    if is_main():
-        write_json(f"metrics/finetune/{arm}.json", metrics)
+from stages.shared.curves import curves
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import Params, plain
+from stages.shared.points import vanishing_points_of
+from stages.shared.provenance import hash_folder, out_folder, write_provenance
+from stages.shared.running import run_stage
 
 
-def _train(
-    dataset: Dataset, section: FinetuneParams, values: dict[str, Any], inputs: dict[str, str], out: Path
-) -> dict[str, float]:
-    """Train and write the model folder; the last logged values, and counts."""
+def finetune(layout: Layout, params: Params, instance: Instance) -> None:
+    """Fine-tune the base with the arm's settings and one seed."""
     from alberti.diffusion.model import DepthDiffusion
-    from alberti.diffusion.train import finetune
+    from alberti.diffusion.train import finetune as train
 
-    result = finetune(
-        DepthDiffusion.load(BASE),
-        dataset,
-        vanishing_points_of(dataset, section),
-        section.library_config(),
-        checkpoints=CHECKPOINTS / "finetune",
-        run_key={},
-    )
-    if is_main():
-        with atomic_folder(out) as folder:
-            result.model.save(folder)
-            write_provenance(folder, values, inputs, section.seed)
-        result.discard_checkpoints()
-    return {name: value for name, value in result.history[-1].items() if name != "step"} | result.counts
-
-
-def vanishing_points_of(dataset: Dataset, section: FinetuneParams) -> dict[str, Any]:
-    """By sample id, those of the data set or those that stage `annotate` found; DataError if a sample has no row."""
-    if section.vanishing_points == "dataset":
-        return {sample.id: sample.vanishing_points or [] for sample in dataset}
-    from alberti.annotate import read_annotations
-
-    found = {row["id"]: row["vanishing_points"] for row in read_annotations(ANNOTATIONS)}
-    missing = [sample.id for sample in dataset if sample.id not in found]
-    if missing:
-        raise DataError(f"{ANNOTATIONS}: no row for {missing[0]!r} and {len(missing) - 1} other samples of {dataset.folder}")
-    return {sample.id: found[sample.id] for sample in dataset}
+    arm = params.arms[instance["arm"]]
+    seed = instance["seed"] if arm.training.seed is None else arm.training.seed
+    dataset = Dataset.open(layout.data("train"))
+    with curves(layout.root / instance["plots"]):
+        result = train(
+            DepthDiffusion.load(layout.base),
+            dataset,
+            vanishing_points_of(dataset, arm.vanishing_points, layout),
+            arm.library_config(seed),
+            checkpoints=layout.checkpoints("finetune"),
+            run_key={},
+        )
+    if not is_main():
+        return
+    inputs = {"models/base": hash_folder(layout.base), "data/train": dataset.info.fingerprint}
+    with out_folder(layout.root / instance["out"]) as folder:
+        result.model.save(folder)
+        write_provenance(folder, {"arm": instance["arm"], "finetune": plain(arm)}, inputs, seed, layout.project)
+    result.discard_checkpoints()
+    last = {name: value for name, value in result.history[-1].items() if name != "step"}
+    metrics: dict[str, Any] = {"steps": arm.training.steps, "constraint": arm.constraint, "weight": arm.weight}
+    write_json(layout.root / instance["metrics"], {**metrics, **last, **result.counts})
 
 
 if __name__ == "__main__":
-    run_stage(finetune_arm, lambda params: params.arms, processes="together")
+    run_stage(finetune, processes="together")

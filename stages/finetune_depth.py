@@ -1,50 +1,46 @@
-"""Stages finetune_depth@<model>-<arm> and finetune_depth_reference@<model>-<role>: a depth model fine-tuned on one arm's
-pictures, or on those of a role.
+"""Stage finetune_depth@<model>-<arm>-<seed>: a depth model fine-tuned on one arm's pictures, or on those of a role.
 
 The role `kitti` trains on KITTI's own training split and keeps the weights that do best on its validation split. All others
 keep the last weights: choosing them on KITTI would make the test less than zero-shot. The role `condition` trains on the
 pictures that the depth maps came with: what flawless generation would give.
 """
 
-from pathlib import Path
-
 from alberti.data.manifest import Dataset
 from alberti.depth.models import DepthModel
-from stages.common import hash_folder, run_stage
-from stages.curves import curves
-from stages.depth_training import config_of, split_of, train, write_model
-from stages.params import CONDITION_ARM, KITTI_ARM, ORIGINAL_ARM, DepthTrainParams, Params
+from stages.shared.curves import curves
+from stages.shared.depth_training import split_of, train, write_model
+from stages.shared.graph import Instance, recipe_of
+from stages.shared.layout import Layout
+from stages.shared.params import KITTI_ARM, DepthTrainParams, Params, plain
+from stages.shared.provenance import hash_folder
+from stages.shared.running import run_stage
 
 
-def finetune_depth(params: Params, name: str) -> None:
-    """Write `models/depth/<model>/<arm>/`."""
-    model_name, _, arm = name.partition("-")
-    recipe: DepthTrainParams = getattr(params.finetune_depth.train, model_name)
-    start = Path("models/depth") / model_name / ORIGINAL_ARM
-    inputs, data = {str(start): hash_folder(start)}, _data(arm, recipe)
-    for dataset in data.values():
-        inputs[str(dataset.folder)] = dataset.info.fingerprint
-    if arm == KITTI_ARM:
+def finetune_depth(layout: Layout, params: Params, instance: Instance) -> None:
+    """Write `models/depth/<model>/<arm>/<seed>/`."""
+    recipe = recipe_of(params, instance["model"])
+    if instance["arm"] == KITTI_ARM:
         recipe = recipe.model_copy(update={"mix_ratio": 0.0})
-    config = config_of(recipe, params.seed)
-    with curves(f"plots/finetune_depth/{name}"):
-        result = train(name, DepthModel.load(start), config, inputs, **data)
-    values = {"seed": params.seed, "finetune_depth": recipe.model_dump(mode="json")}
+    seed = instance["seed"] if recipe.training.seed is None else recipe.training.seed
+    start, data = layout.root / instance["original"], _data(layout, instance, recipe)
+    inputs = {instance["original"]: hash_folder(start)}
+    inputs |= {layout.relative(dataset.folder): dataset.info.fingerprint for dataset in data.values()}
+    with curves(layout.root / instance["plots"]):
+        result = train(instance["name"], DepthModel.load(start), recipe.library_config(seed), inputs, layout, **data)
     model = result.model
     assert isinstance(model, DepthModel)
-    write_model("finetune_depth", name, model, result, values, inputs, config.loop.seed)
+    write_model(layout, instance, model, result, {"finetune_depth": plain(recipe)}, inputs, seed)
 
 
-def _data(arm: str, recipe: DepthTrainParams) -> dict[str, Dataset]:
-    if arm == KITTI_ARM:
-        kitti = Dataset.open("data/kitti")
-        return {"dataset": split_of(kitti, "train"), "validation": split_of(kitti, "val")}
-    pictures = Path("data/condition") if arm == CONDITION_ARM else Path("data/generated") / arm
-    data = {"dataset": Dataset.open(pictures)}
+def _data(layout: Layout, instance: Instance, recipe: DepthTrainParams) -> dict[str, Dataset]:
+    pictures = Dataset.open(layout.root / instance["pictures"])
+    if instance["arm"] == KITTI_ARM:
+        return {"dataset": split_of(pictures, "train"), "validation": split_of(pictures, "val")}
+    data = {"dataset": pictures}
     if recipe.mix_ratio:
-        data["mix"] = split_of(Dataset.open("data/kitti"), "train")
+        data["mix"] = split_of(Dataset.open(layout.root / instance["mix"]), "train")
     return data
 
 
 if __name__ == "__main__":
-    run_stage(finetune_depth, Params.depth_instances, processes="together")
+    run_stage(finetune_depth, processes="together")

@@ -1,27 +1,29 @@
-"""Stage generate@<arm>: a picture for every depth map of `data/condition`, in `data/generated/<arm>/`.
+"""Stage generate@<arm>-<seed>: a picture for every depth map of `data/condition`, in `data/generated/<arm>/<seed>/`.
 
 The noise of a picture follows from seed and sample id, so that all arms start from the same.
 """
 
-from pathlib import Path
-
 from alberti.data.manifest import Dataset
-from alberti.diffusion.model import DepthDiffusion
-from alberti.diffusion.sample import generate
-from stages.common import CHECKPOINTS, run_stage
-from stages.params import Params
+from stages.shared.graph import Instance
+from stages.shared.layout import Layout
+from stages.shared.params import Params
+from stages.shared.running import run_stage
 
 
-def generate_arm(params: Params, arm: str) -> None:
+def generate(layout: Layout, params: Params, instance: Instance) -> None:
     """Generate the pictures of an arm or variant; an interrupted call goes on with the pictures that are missing."""
-    generate(
-        DepthDiffusion.load(Path("models/finetuned") / params.weights_of(arm)),
-        Dataset.open("data/condition"),
-        Path("data/generated") / arm,
-        params.sampling(arm),
-        work=CHECKPOINTS / "generate",
+    from alberti.diffusion.model import DepthDiffusion
+    from alberti.diffusion.sample import generate as sample
+
+    section = params.sampling(instance["arm"])
+    sample(
+        DepthDiffusion.load(layout.root / instance["weights"]),
+        Dataset.open(layout.data("condition")),
+        layout.root / instance["out"],
+        section.library_config(instance["seed"] if section.seed is None else section.seed),
+        work=layout.checkpoints("generate"),
     )
 
 
 if __name__ == "__main__":
-    run_stage(generate_arm, lambda params: params.picture_arms, processes="apart")
+    run_stage(generate, processes="apart")

@@ -1,176 +1,182 @@
-"""Stage report: `report/index.html`, the run's few numbers in `metrics/summary.json`, and tables for DVC's plots."""
+"""Stage report: means, differences and intervals over the seeds, in `metrics/summary.json`, and `report/index.html`.
 
-from collections.abc import Mapping
+One seed is the case n = 1 of the same code. `metrics/headlines/` and `plots/*.csv` hold the few numbers that `dvc metrics show`
+and `dvc plots show` lay side by side.
+"""
+
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from alberti.data.manifest import Dataset
-from alberti.errors import ConfigError
+from alberti.errors import DataError
 from alberti.files import atomic_file, atomic_folder, read_json, write_json
-from alberti.report import ReportInputs, Result, build_report, headline_metrics, key_figures
-from stages.common import run_stage
-from stages.curves import read_curves
-from stages.params import BASE_ARM, ORIGINAL_ARM, ROLES, Params
+from alberti.report.inputs import CEILING, RENDERS, Arm, Kind, ReportInputs, Result
+from stages.shared.curves import read_curves
+from stages.shared.graph import Instance, seeds_of_depth, seeds_of_pictures
+from stages.shared.layout import ALL_SEEDS, Layout, seed_name
+from stages.shared.params import BASE_ARM, CONDITION_ARM, KITTI_ARM, ORIGINAL_ARM, Params, plain
+from stages.shared.running import run_stage
 
-METRICS, PLOTS = Path("metrics"), Path("plots")
-REFERENCES = ("renders", "reconstructions")
 _CURVES = {
     "base": "Base model",
     "finetune": "Fine-tuning the diffusion model",
     "base_depth": "Original depth models",
 }
+_REFERENCE_NOTES = {
+    ORIGINAL_ARM: "the depth model before any fine-tuning",
+    KITTI_ARM: "trained on the training split of the test's own kind of data",
+    CONDITION_ARM: "trained on the renders that the depth maps belong to: what flawless pictures would give",
+}
 
 
-def report(params: Params, _: str) -> None:
+def report(layout: Layout, params: Params, _: Instance) -> None:
     """Gather what the other stages wrote; every evaluation that params.yaml names must be there."""
-    inputs = gather(params)
-    summary = headline_metrics(inputs)
-    write_json(METRICS / "summary.json", {**summary, "changes": [str(figure) for figure in key_figures(inputs)]})
-    _write_headlines(summary)
-    _write_plot("images", {(arm,): values for arm, values in summary["images"].items()}, ("arm",))
-    depth = {(model, arm): values for model, arms in summary["depth"].items() for arm, values in arms.items()}
-    _write_plot("depth", depth, ("model", "arm"))
-    with atomic_folder("report") as out:
-        build_report(inputs, out / "index.html")
+    import pandas as pd
+
+    from alberti.report.page import build_report
+    from alberti.report.summary import headlines, plot_rows, summarise
+
+    inputs = gather(layout, params)
+    summary = summarise(inputs)
+    write_json(layout.metrics("summary.json"), summary)
+    with atomic_folder(layout.metrics("headlines")) as out:
+        for name, values in headlines(summary).items():
+            write_json(out / f"{name}.json", values)
+    for name, rows in plot_rows(summary).items():
+        with atomic_file(layout.plots(f"{name}.csv")) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+    with atomic_folder(layout.report) as out:
+        build_report(inputs, out / "index.html", summary)
 
 
-def gather(params: Params) -> ReportInputs:
+def gather(layout: Layout, params: Params) -> ReportInputs:
     """Read metrics, curves and pictures of every arm and model that params.yaml names."""
-    tuned = [arm for arm in params.arms if params.arm(arm).steps]
-    constrained = tuple(arm for arm in tuned if _is_constrained(params, arm))
-    controls = [arm for arm in tuned if arm not in constrained]
-    condition = Dataset.open("data/condition")
+    condition = Dataset.open(layout.data("condition"))
+    sources = params.prepare.roles()
     return ReportInputs(
-        images={arm: Result.read(METRICS / "images" / f"{arm}.json") for arm in params.picture_arms},
-        depth={
-            model: {arm: Result.read(METRICS / "depth" / f"{model}-{arm}.json") for arm in params.evaluate_depth.arms}
-            for model in params.finetune_depth.models
-        },
-        generated={arm: Dataset.open(f"data/generated/{arm}") for arm in params.picture_arms},
+        seeds=tuple(params.seeds),
+        images={arm: _of_pictures(layout, params, arm) for arm in params.picture_arms},
+        depth=_depth(layout, params),
+        arms=arms(params),
+        references={name: Result.read(layout.metrics("references", f"{name}.json")) for name in (RENDERS, CEILING)},
+        real_test_sets=tuple(name for name in _depth_names(params) if sources[name.partition(",")[0]].source != "scenes"),
+        generated={arm: Dataset.open(layout.generated(arm, seeds_of_pictures(params, arm)[0])) for arm in params.picture_arms},
         condition=condition,
-        base_arm=BASE_ARM,
-        control_arm=controls[0] if controls else None,
-        constrained_arms=constrained,
-        variants={name: variant.arm for name, variant in params.variants.items()},
-        guided_arms=tuple(name for name in params.variants if params.sampling(name).vanishing_guidance is not None),
+        reconstructions=Dataset.open(layout.references),
+        curves=_curves(layout, params),
+        annotation=_annotation(layout, params),
+        facts=_facts(layout, params, condition),
+        params=yaml.safe_dump({k: v for k, v in plain(params).items() if k != "graph"}, sort_keys=False, width=110),
+        stand_ins=tuple(role for role, source in sources.items() if source.source == "scenes"),
         original_arm=ORIGINAL_ARM,
-        references={name: Result.read(METRICS / "references" / f"{name}.json") for name in REFERENCES},
-        curves=_curves(params),
-        annotation=read_json(METRICS / "annotate.json"),
-        facts=_facts(params, condition),
-        params=yaml.safe_dump(params.model_dump(mode="json", exclude_unset=True), sort_keys=False, width=110),
-        stand_ins=tuple(role for role in ROLES if getattr(params.prepare, role).source == "scenes"),
-        arm_notes={arm: arm_note(params, arm) for arm in params.picture_arms},
         pictures=params.report.pictures,
-        over_seeds=read_json(params.report.over_seeds) if params.report.over_seeds is not None else None,
-        over_seeds_figures=_figures(params),
     )
 
 
-def _figures(params: Params) -> tuple[Path, ...]:
-    folder = params.report.over_seeds_figures
-    if folder is None:
-        return ()
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix in (".png", ".jpg"))
-    if not paths:
-        raise ConfigError(
-            f"report.over_seeds_figures: no PNG or JPEG file in {folder}; see `python -m pipeline.results --help`"
-        )
-    return tuple(paths)
-
-
-def _is_constrained(params: Params, arm: str) -> bool:
-    settings = params.arm(arm)
-    return settings.constraint is not None and settings.weight > 0
-
-
-def arm_note(params: Params, arm: str) -> str:
-    """What the arm is, for a reader who has not seen the params."""
-    if arm in params.variants:
-        return f"the weights of “{params.weights_of(arm)}”, {_sampled(params, arm)}"
-    settings = params.arm(arm)
-    if not settings.steps:
-        return "the base model, not fine-tuned"
-    steps = f"fine-tuned for {settings.steps} steps"
-    if not _is_constrained(params, arm):
-        return f"{steps} with the denoising loss alone"
-    name = "the published perspective loss" if settings.constraint == "perspective" else f"the constraint {settings.constraint}"
-    levels = "" if settings.schedule == "all" else f", schedule {settings.schedule}"
-    levels = f", on pictures sampled in {settings.rollout_steps} steps" if settings.rollout_steps else levels
-    return f"{steps} with the denoising loss and {name}, weight {settings.weight:g}{levels}"
+def arms(params: Params) -> dict[str, Arm]:
+    """What each arm is, and what it is compared with: a constraint with the first arm without one that trains as long, a
+    variant with the arm whose weights it has.
+    """
+    plain_arms = [name for name, arm in params.arms.items() if arm.constraint is None]
+    known = {BASE_ARM: Arm("base", "the base model, not fine-tuned")}
+    for name, arm in params.arms.items():
+        note = f"fine-tuned for {arm.training.steps} steps with the denoising loss"
+        if arm.constraint is None:
+            known[name] = Arm("plain", f"{note} alone")
+            continue
+        own = "the published perspective loss" if arm.constraint == "perspective" else f"the constraint {arm.constraint}"
+        levels = "" if arm.schedule == "all" else f", schedule {arm.schedule}"
+        levels = f", on pictures sampled in {arm.rollout_steps} steps" if arm.rollout_steps else levels
+        control = f"{name}_control" if f"{name}_control" in params.arms else next(iter(plain_arms), BASE_ARM)
+        known[name] = Arm("constraint", f"{note} and {own}, weight {arm.weight:g}{levels}", control)
+    for name, variant in params.variants.items():
+        kind: Kind = "guidance" if variant.generate.vanishing_guidance is not None else "sampling"
+        known[name] = Arm(kind, f"the weights of “{variant.arm}”, {_sampled(params, name)}", variant.arm)
+    for name in params.evaluate_depth.arms:
+        if name not in known:
+            known[name] = Arm("reference", _REFERENCE_NOTES[name])
+    return known
 
 
 def _sampled(params: Params, name: str) -> str:
-    changes = dict(params.variants[name].generate)
-    guidance = params.sampling(name).vanishing_guidance
-    if guidance is None:
-        return f"sampled with {_listed(changes)}" if changes else "sampled alike"
-    changes.pop("vanishing_guidance", None)
-    settings = _listed(changes | guidance.model_dump(exclude_unset=True))
-    return "with edges turned towards the vanishing points while sampling" + (f" ({settings})" if settings else "")
+    own, usual = params.sampling(name), params.generate
+    if own.vanishing_guidance is not None:
+        return "edges turned towards the vanishing points while sampling"
+    changed = [f"{key} {value}" for key, value in plain(own).items() if value != plain(usual)[key]]
+    return f"sampled with {', '.join(changed)}" if changed else "sampled as the others"
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
-
-
-def _facts(params: Params, condition: Dataset) -> dict[str, Any]:
-    """Label -> value; what the models' provenance says of the code and packages that made them."""
-    facts: dict[str, Any] = {"profile": getattr(params, "profile", None), "seed": params.seed}
-    counts = {role: Dataset.open(f"data/{role}").info.count for role in ("train", "test")}
-    facts |= {
-        "training pictures": counts["train"],
-        "depth maps": len(condition),
-        "pictures an arm": len(condition),
-        "test frames": counts["test"],
-    }
-    path = Path("models/base/provenance.json")
-    if path.is_file():
-        made = read_json(path)
-        facts["git revision"] = (made.get("git_revision") or "")[:10] or None
-        facts |= {name: version for name, version in made.get("packages", {}).items() if name in ("torch", "diffusers")}
-        facts["Python"] = made.get("python")
-    return facts
-
-
-def _curves(params: Params) -> dict[str, dict[str, Any]]:
-    """Title -> run -> history; the runs of one depth model share a chart and go by their arm."""
-    charts = {title: _tables(PLOTS / folder, "") for folder, title in _CURVES.items()}
-    for model in params.finetune_depth.models:
-        charts[f"Fine-tuning {model}"] = _tables(PLOTS / "finetune_depth", f"{model}-")
-    order = [*params.picture_arms, ORIGINAL_ARM, *params.evaluate_depth.arms]
-    ranked = {name: place for place, name in reversed(list(enumerate(order)))}
+def _of_pictures(layout: Layout, params: Params, arm: str) -> dict[int | None, Result]:
     return {
-        title: dict(sorted(tables.items(), key=lambda item: ranked.get(item[0], len(order))))
-        for title, tables in charts.items()
-        if tables
+        seed: Result.read(layout.metrics("images", arm, f"{seed_name(seed)}.json")) for seed in seeds_of_pictures(params, arm)
     }
 
 
-def _tables(folder: Path, prefix: str) -> dict[str, Any]:
-    """The curves of a stage's runs whose names begin with ``prefix``, by the rest of the name."""
-    found = read_curves(folder)
-    return {name.removeprefix(prefix): table for name, table in found.items() if name.startswith(prefix)}
+def _depth_names(params: Params) -> dict[str, tuple[str, int]]:
+    """Name in the report -> test set and place of the alignment. A test set's first alignment has its name alone."""
+    most = {role: max(map(len, test.alignment.values())) for role, test in params.evaluate_depth.test_sets.items()}
+    return {
+        role if place == 0 else f"{role}, alignment {place + 1}": (role, place)
+        for role, count in most.items()
+        for place in range(count)
+    }
 
 
-def _write_headlines(summary: Mapping[str, Any]) -> None:
-    """A small file an arm, so that `dvc metrics show` has a row an arm and a column a metric."""
-    with atomic_folder(METRICS / "headlines") as out:
-        for arm, values in summary["images"].items():
-            write_json(out / "images" / f"{arm}.json", values)
-        for model, arms in summary["depth"].items():
-            for arm, values in arms.items():
-                write_json(out / "depth" / f"{model}-{arm}.json", values)
+def _depth(layout: Layout, params: Params) -> dict[str, dict[str, dict[str, dict[int | None, Result]]]]:
+    found: dict[str, dict[str, dict[str, dict[int | None, Result]]]] = {}
+    for name, (role, place) in _depth_names(params).items():
+        for model in params.finetune_depth.models:
+            alignments = params.evaluate_depth.test_sets[role].alignment[model]
+            if place < len(alignments):
+                file = f"{role}.json" if place == 0 else f"{role}.{alignments[place]}.json"
+                found.setdefault(name, {})[model] = {
+                    arm: {
+                        seed: Result.read(layout.metrics("depth", model, arm, seed_name(seed), file))
+                        for seed in seeds_of_depth(params, model, arm)
+                    }
+                    for arm in params.evaluate_depth.arms
+                }
+    return found
 
 
-def _write_plot(name: str, rows: Mapping[Any, Mapping[str, Any]], labels: tuple[str, ...]) -> None:
-    import pandas as pd
+def _curves(layout: Layout, params: Params) -> dict[str, dict[str, Any]]:
+    """Title -> `<arm>` or `<arm>-<seed>` -> history; the trainings of one depth model share a chart."""
+    charts = {title: _by_run(layout.plots(stage)) for stage, title in _CURVES.items()}
+    depth = _by_run(layout.plots("finetune_depth"))
+    for model in params.finetune_depth.models:
+        own = f"{model}-"
+        charts[f"Fine-tuning {model}"] = {run.removeprefix(own): table for run, table in depth.items() if run.startswith(own)}
+    return {title: runs for title, runs in charts.items() if runs}
 
-    table = pd.DataFrame([dict(zip(labels, key, strict=True)) | dict(values) for key, values in rows.items()])
-    with atomic_file(PLOTS / f"{name}.csv") as temporary:
-        table.to_csv(temporary, index=False)
+
+def _by_run(folder: Path) -> dict[str, Any]:
+    return {run.removesuffix(f"/{ALL_SEEDS}").replace("/", "-"): table for run, table in read_curves(folder).items()}
+
+
+def _annotation(layout: Layout, params: Params) -> dict[str, Any] | None:
+    if "train" not in params.annotate.roles:
+        return None
+    value = read_json(layout.metrics("annotate", "train.json"))
+    if not isinstance(value, dict):
+        raise DataError(f"{layout.metrics('annotate', 'train.json')}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _facts(layout: Layout, params: Params, condition: Dataset) -> dict[str, Any]:
+    """Label -> value; what the base's provenance says of the code and packages that made it."""
+    made = read_json(layout.base / "provenance.json")
+    return {
+        "profile": params.profile,
+        "seeds": ", ".join(map(str, params.seeds)),
+        "pictures of an arm and seed": len(condition),
+        "fine-tuning steps": max((arm.training.steps for arm in params.arms.values()), default=0),
+        "base": params.base.id or params.base.path or params.base.source,
+        "git revision": (made.get("git_revision") or "")[:10] or None,
+        **{name: version for name, version in made.get("packages", {}).items() if name in ("torch", "diffusers")},
+        "Python": made.get("python"),
+    }
 
 
 if __name__ == "__main__":

@@ -1,18 +1,34 @@
 """What tests of stages and pipeline share: the project's folder, and copies of it that tests may work in."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from project_tools import PROJECT, copy_project, environment
+
+from pipeline.profiles import compose
 
 
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The project's own folder; read only."""
     return PROJECT
+
+
+@pytest.fixture(scope="session")
+def composed(project: Path) -> Callable[[str], dict[str, Any]]:
+    """A profile's params, a copy of one's own."""
+
+    @cache
+    def compose_once(profile: str) -> dict[str, Any]:
+        return compose(project, profile)
+
+    return lambda profile: copy.deepcopy(compose_once(profile))
 
 
 @pytest.fixture

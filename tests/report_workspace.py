@@ -1,24 +1,37 @@
 """A workspace as the other stages leave it, at toy size: real data sets, metrics and curves in their real formats."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
-from alberti.files import write_json
+from alberti.files import read_json, write_json
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
 from alberti.images import write_depth, write_image
 from alberti.metrics.depth import METRICS
 from alberti.metrics.evaluation import Evaluation
 from alberti.metrics.features import FeatureExtractor, RandomConvolutions
 from alberti.metrics.images import evaluate_pictures
+from alberti.report.inputs import CEILING, RENDERS, Arm, ReportInputs, Result
 
 ARMS = {"base": 3.0, "unconstrained": 1.6, "constrained": 0.8}
 """Arm -> how far its edges are bent, in pixels."""
 GUIDED, GUIDED_BEND = "guided", 0.4
 """A variant of `unconstrained`."""
+DEPTH_ARMS = ("original", "kitti", *ARMS, GUIDED)
+TEST_SETS = {"test": (40, None), "kitti": (12, 5)}
+"""Test set -> frames, and how many KITTI drives they are of (None: each of its own); `kitti` plays the real one."""
+NOTED = {
+    "base": Arm("base", "the base model, not fine-tuned"),
+    "unconstrained": Arm("plain", "fine-tuned for 600 steps with the denoising loss alone", "base"),
+    "constrained": Arm("constraint", "fine-tuned with the published perspective loss", "unconstrained"),
+    "guided": Arm("guidance", "the weights of “unconstrained”, guided while sampling", "unconstrained"),
+    "kitti": Arm("reference", "trained on the role kitti"),
+    "original": Arm("reference", "the depth model before any fine-tuning"),
+}
 SIZE = 96
 CAMERA = Camera.from_fov(80, SIZE, SIZE)
 
@@ -80,17 +93,18 @@ def write_pictures(folder: Path, role: str, bend: float, count: int, seed: int) 
 def write_image_results(path: Path, pictures: Dataset, reference: Dataset, extractor: FeatureExtractor) -> None:
     """An evaluation as ``evaluate_images`` writes it."""
     summary, rows = evaluate_pictures(pictures, reference, extractor=extractor, resamples=200, num_lines=200)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, summary)
     rows.to_csv(path.with_suffix(".csv"), index=False)
 
 
-def write_depth_results(path: Path, error: float, count: int, seed: int) -> None:
-    """An evaluation as ``evaluate_depth`` writes it, with errors around ``error``."""
+def write_depth_results(path: Path, error: float, count: int, seed: int, drives: int | None = None) -> None:
+    """An evaluation as ``evaluate_depth`` writes it, with errors around ``error``; ``drives``: so many KITTI drives."""
     rng = np.random.default_rng(seed)
     hard = np.random.default_rng(7).uniform(0.7, 1.3, count)  # the same images are hard for every model
     rows = pd.DataFrame({name: error * hard * rng.uniform(0.95, 1.05, count) for name in METRICS})
     rows[["d1", "d2", "d3"]] = 1 - rows[["d1", "d2", "d3"]]
-    rows.insert(0, "id", [f"2011_09_26_drive_0001_sync_{index:010d}" for index in range(count)])
+    rows.insert(0, "id", [f"2011_09_26_drive_{index % (drives or count):04d}_sync_{index:010d}" for index in range(count)])
     labels = {"protocol": "eigen_garg", "ground_truth": "lidar_forward", "alignment": "median"}
     means = {name: float(rows[name].mean()) for name in METRICS}
     intervals = {name: [means[name] * 0.97, means[name] * 1.03] for name in METRICS}
@@ -103,6 +117,7 @@ def write_depth_results(path: Path, error: float, count: int, seed: int) -> None
         "split_hash": "0123456789abcdef" * 4,
         "intervals": intervals,
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     Evaluation(rows.assign(**labels), {**summary, "interval_level": 0.95, "notes": notes}).write(path)
 
 
@@ -116,31 +131,92 @@ def write_curve(folder: Path, start: float, seed: int, columns: tuple[str, ...])
         pd.DataFrame({"step": steps, name: column}).to_csv(folder / f"{name}.tsv", sep="\t", index=False)
 
 
-def write_workspace(root: Path, count: int = 6) -> None:
+def read_curve(folder: Path) -> pd.DataFrame:
+    """The curves of a folder as one table."""
+    tables = [pd.read_csv(path, sep="\t").set_index("step") for path in sorted(folder.glob("*.tsv"))]
+    return pd.concat(tables, axis=1).reset_index()
+
+
+def seeds_of(arm: str, seeds: tuple[int, ...]) -> tuple[str, ...]:
+    """Names of an arm's results: what no seed changes has one, `all`."""
+    return ("all",) if arm == "original" else tuple(map(str, seeds))
+
+
+def write_workspace(root: Path, count: int = 6, seeds: tuple[int, ...] = (0,)) -> None:
     """Everything that the stage ``report`` reads, below ``root``."""
     reference = write_pictures(root / "data" / "condition", "condition", 0.0, count, seed=0)
     for role in ("train", "test"):
         write_pictures(root / "data" / role, role, 0.0, 2, seed=1)
     extractor = RandomConvolutions()
-    (root / "metrics" / "depth").mkdir(parents=True)
-    for seed, (arm, bend) in enumerate([*ARMS.items(), (GUIDED, GUIDED_BEND)]):
-        generated = write_pictures(root / "data" / "generated" / arm, "generated", bend, count, seed=10 + seed)
-        write_image_results(root / "metrics" / "images" / f"{arm}.json", generated, reference, extractor)
-        if arm in ARMS:
-            folder = root / "plots" / "finetune" / arm / "plots" / "metrics"
-            write_curve(folder, 0.2 + 0.1 * seed, seed, ("loss", "denoising", "constraint"))
+    for place, (arm, bend) in enumerate([*ARMS.items(), (GUIDED, GUIDED_BEND)]):
+        for seed in seeds:
+            folder = root / "data" / "generated" / arm / str(seed)
+            generated = write_pictures(folder, "generated", bend, count, seed=10 + place + 100 * seed)
+            write_image_results(root / "metrics" / "images" / arm / f"{seed}.json", generated, reference, extractor)
+            columns = ("loss", "mse", "mse_t0", "constraint") if arm == "constrained" else ("loss", "mse", "mse_t0")
+            if arm in ("unconstrained", "constrained"):
+                curve = root / "plots" / "finetune" / arm / str(seed)
+                write_curve(curve, 0.2 + 0.1 * place, place + 100 * seed, columns)
     through = write_pictures(root / "data" / "references", "generated", 0.3, count, seed=20)
     for name, pictures in (("renders", reference), ("reconstructions", through)):
         write_image_results(root / "metrics" / "references" / f"{name}.json", pictures, reference, extractor)
     for network in ("vae", "unet"):
-        write_curve(root / "plots" / "base" / "plots" / "metrics" / network, 0.5, 5, ("loss",))
-    for order, model in enumerate(("dpt", "pixelformer")):
-        for place, arm in enumerate(("original", "kitti", *ARMS, GUIDED)):
-            error = 0.12 + 0.02 * order + (0.0, -0.04, 0.01, 0.004, 0.0035, 0.004)[place]
-            write_depth_results(root / "metrics" / "depth" / f"{model}-{arm}.json", error, 40, 100 * order + place)
-            write_curve(root / "plots" / "finetune_depth" / f"{model}-{arm}" / "plots" / "metrics", 0.3, place, ("loss",))
-    write_json(root / "metrics" / "annotate.json", {"n": 2, "median_error": 0.42, "failures": 0})
+        write_curve(root / "plots" / "base" / network, 0.5, 5, ("loss",))
+    _write_depth_models(root, seeds)
+    write_json(root / "metrics" / "annotate" / "train.json", {"n": 2, "median_error": 0.42, "failures": 0})
     write_json(
         root / "models" / "base" / "provenance.json",
         {"git_revision": "0" * 40, "python": "3.11.9", "packages": {"torch": "2.14.1", "diffusers": "0.42.0"}},
     )
+
+
+def _write_depth_models(root: Path, seeds: tuple[int, ...]) -> None:
+    for order, model in enumerate(("dpt", "pixelformer")):
+        for place, arm in enumerate(DEPTH_ARMS):
+            error = 0.12 + 0.02 * order + (0.0, -0.04, 0.01, 0.004, 0.0035, 0.004)[place]
+            for number, seed in enumerate(seeds_of(arm, seeds)):
+                for name, (frames, drives) in TEST_SETS.items():
+                    path = root / "metrics" / "depth" / model / arm / seed / f"{name}.json"
+                    write_depth_results(path, error, frames, 100 * order + place + 1000 * number, drives)
+                curve = root / "plots" / "finetune_depth" / model / arm / seed
+                write_curve(curve, 0.3, place, ("loss",))
+
+
+def report_inputs(root: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> ReportInputs:
+    """The workspace as the stage gathers it."""
+
+    def read(folder: Path, arm: str, file: str) -> dict[int | None, Result]:
+        names = seeds_of(arm, seeds)
+        return {None if name == "all" else int(name): Result.read(folder / arm / file.format(seed=name)) for name in names}
+
+    metrics, arms = root / "metrics", (*ARMS, GUIDED)
+    tuned = {
+        f"{arm}-{seed}": read_curve(root / "plots" / "finetune" / arm / str(seed))
+        for arm in ("unconstrained", "constrained")
+        for seed in seeds
+    }
+    values: dict[str, Any] = {
+        "seeds": seeds,
+        "images": {arm: read(metrics / "images", arm, "{seed}.json") for arm in arms},
+        "depth": {
+            name: {
+                model: {arm: read(metrics / "depth" / model, arm, f"{{seed}}/{name}.json") for arm in DEPTH_ARMS}
+                for model in ("dpt", "pixelformer")
+            }
+            for name in TEST_SETS
+        },
+        "arms": NOTED,
+        "references": {name: Result.read(metrics / "references" / f"{name}.json") for name in (RENDERS, CEILING)},
+        "real_test_sets": ("kitti",),
+        "generated": {arm: Dataset.open(root / "data" / "generated" / arm / str(seeds[0])) for arm in arms},
+        "condition": Dataset.open(root / "data" / "condition"),
+        "reconstructions": Dataset.open(root / "data" / "references"),
+        "curves": {"Fine-tuning the diffusion model": tuned},
+        "annotation": read_json(metrics / "annotate" / "train.json"),
+        "facts": {"profile": "default", "git revision": None},
+        "params": "seeds: [0]\n",
+        "stand_ins": ("train", "condition"),
+        "pictures": 3,
+        "resamples": 400,
+    }
+    return ReportInputs(**values | changes)

@@ -14,7 +14,8 @@ from PIL import Image
 from synthetic_lines import rotation, street_picture, true_points
 
 from alberti import annotate
-from alberti.annotate import annotate_dataset, annotate_folder, read_annotations
+from alberti.annotate import annotate_dataset, annotate_folder
+from alberti.annotations import read_annotations
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.errors import ConfigError, DataError
 from alberti.geometry.camera import Camera

@@ -49,9 +49,9 @@ def test_summary_table_and_page(photos: Path, tmp_path: Path) -> None:
     assert list(rows) == ["bent/0.png", "bent/1.png", "blank.png", "straight/0.png", "straight/1.png"]
     assert rows["blank.png"]["consistency_2"] == ""
     page = out.with_suffix(".html").read_text()
-    assert page.count("<figure>") == 4
+    assert page.count('<figure class="tile') == 4
     assert page.index("bent/0.png") < page.index("straight/0.png")
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
 
 
 def test_sharp_but_crooked_pictures_score_below_straight_ones_with_given_and_estimated_points(

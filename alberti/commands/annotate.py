@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from alberti.annotate import annotate_folder
+from alberti.commands.options import at_home
 from alberti.errors import ConfigError
 
 
@@ -25,16 +26,19 @@ def annotate(
     y2, index of the vanishing point or -1], horizon [a, b, c] or null, focal in pixels or null. An interrupted run goes
     on where it stopped. A file that cannot be read is reported and left out; the exit code is then 1.
     """
+    out = at_home(out)
     counts = annotate_folder(
-        images,
+        at_home(images),
         out,
         focal=focal,
         principal_point=None if principal_point is None else parse_point(principal_point),
-        overlays=overlays,
+        overlays=None if overlays is None else at_home(overlays),
         workers=workers,
     )
     kept = f" ({counts.resumed} kept from an interrupted run)" if counts.resumed else ""
     print(f"{out}: {counts.images} pictures{kept}, {counts.without_points} of them without vanishing points")
+    if counts.left_out:
+        print(f"note: {counts.left_out}")
     if counts.failures:
         print(f"{counts.failures} could not be read, see above")
         raise typer.Exit(1)

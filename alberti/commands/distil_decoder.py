@@ -9,30 +9,33 @@ from alberti.data.manifest import Dataset
 from alberti.diffusion.config import TinyDecoderConfig
 from alberti.errors import ConfigError
 
+_DEFAULT = TinyDecoderConfig()
+
 
 def distil_decoder(
     model: Annotated[str, typer.Argument(help="The base: a diffusers folder or a hub id.")],
     dataset: Annotated[Path, typer.Argument(help="A data-set folder to learn on, such as data/train.")],
     out: Annotated[Path, typer.Option(help="The model folder to write: the base with `tiny_decoder/`.")],
     revision: Annotated[str | None, typer.Option(help="Of the hub id.")] = None,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
-    batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = 16,
-    width: Annotated[int, typer.Option(help="Channels at every level; 32 for the small base.")] = 64,
-    blocks: Annotated[int, typer.Option(help="Residual blocks a level; 2 for the small base.")] = 3,
-    precision: Annotated[str, typer.Option(help="`no` or `bf16`.")] = "no",
+    steps: Annotated[int, typer.Option(help="Training steps.")] = _DEFAULT.training.steps,
+    batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = _DEFAULT.training.batch_size,
+    width: Annotated[int, typer.Option(help="Channels at every level; 32 for the small base.")] = _DEFAULT.width,
+    blocks: Annotated[int, typer.Option(help="Residual blocks a level; 2 for the small base.")] = _DEFAULT.blocks,
+    precision: Annotated[str, typer.Option(help="`no` or `bf16`.")] = _DEFAULT.training.precision,
     checkpoints: Annotated[Path, typer.Option(help="Where an interrupted run goes on from.")] = Path("checkpoints/tiny"),
     device: Annotated[str | None, typer.Option(help="cuda or cpu; a GPU if there is one.")] = None,
 ) -> None:
     """Train an AutoencoderTiny to answer as the base's own decoder does, and write the base with it.
 
-    Fine-tune from OUT with `finetune.decoder: tiny`.
+    Fine-tune from OUT in an arm with `decoder: tiny`.
     """
     from alberti.diffusion.model import DepthDiffusion
     from alberti.diffusion.tiny import distil_tiny_decoder
 
     if out.exists():
         raise ConfigError(f"--out {out}: exists already; name another folder, or delete it")
-    settings = {"steps": steps, "batch_size": batch_size, "width": width, "blocks": blocks, "precision": precision}
+    changes = {"steps": steps, "batch_size": batch_size, "precision": precision}
+    settings = {"training": _DEFAULT.training.model_dump() | changes, "width": width, "blocks": blocks}
     try:
         config = TinyDecoderConfig.model_validate(settings)
     except ValueError as error:

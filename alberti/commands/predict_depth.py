@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from alberti.errors import ConfigError, DataError
+from alberti.device import choose_device
+from alberti.errors import DataError
 
 
 def predict_depth(
@@ -30,7 +31,7 @@ def predict_depth(
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import PredictOptions, predict_folder
 
-    network = DepthModel.load(model).to(_device(device))
+    network = DepthModel.load(model).to(choose_device(device))
     options = PredictOptions(flip=flip, kb_crop=kb_crop, input_height=input_height)
     made = predict_folder(network, named, out, options, batch_size=batch_size, model_name=model.name)
     unit = "metres" if network.kind == "metric" else "inverse relative depth"
@@ -58,16 +59,3 @@ def _kitti_images(root: Path, split: Path) -> list[tuple[str, Path]]:
     frames, reader = read_split(split), KittiReader(root)
     reader.check(frames, image=True)
     return [(frame.id, reader.image_path(frame)) for frame in frames]
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = (str(error).strip().splitlines() or ["not available"])[0]
-        raise ConfigError(f"--device: {name!r} cannot be used here ({first})") from None
-    return name

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alberti.commands.options import at_home
 from alberti.score import score_folder
 
 
@@ -20,11 +21,15 @@ def score(
 
     Read it with the line length beside it: a picture with few edges has little to be wrong about.
     """
-    summary = score_folder(images, out, vanishing_points=vanishing_points, workers=workers)
+    out = at_home(out)
+    points = None if vanishing_points is None else at_home(vanishing_points)
+    summary = score_folder(at_home(images), out, vanishing_points=points, workers=workers)
     print(f"{summary['images']} pictures, vanishing points {summary['vanishing_points']}")
     for name in ("consistency_2", "consistency_5", "line_length_per_megapixel"):
         print(f"  {name:<26} {_text(summary[name])}")
     print(f"{out}, {out.with_suffix('.csv')}, {out.with_suffix('.html')}")
+    for note in summary.get("notes", ()):
+        print(f"note: {note}")
     if summary["failed"]:
         print(f"{summary['failed']} could not be scored, see above")
         raise typer.Exit(1)

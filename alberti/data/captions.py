@@ -6,32 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from alberti.data.caption_config import CaptionConfig
 from alberti.data.manifest import Sample
 from alberti.errors import CheckpointError, DataError
 
 Captioner = Callable[[list[np.ndarray]], list[str]]
 """Maps (H, W, 3) uint8 RGB pictures, of any sizes, to a caption each."""
-
-
-class CaptionConfig(BaseModel):
-    """Where captions come from: the data set, else BLIP where ``model`` is named, else ``template``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    keep: bool = True
-    """Keep captions that the data set has; False: replace them too."""
-    model: str | None = None
-    """A BLIP captioning model of transformers: a local folder or a hub id."""
-    revision: str | None = None
-    """Of the hub id."""
-    prompt: str | None = None
-    """How every caption of BLIP begins, say "a photograph of"."""
-    template: str | None = "a photograph of a city street"
-    """The caption where nothing else gives one; null: that is an error."""
-    batch_size: int = Field(default=16, gt=0)
-    max_new_tokens: int = Field(default=30, gt=0)
 
 
 def caption_samples(
@@ -99,10 +80,13 @@ class BlipCaptioner:
 def _load_blip(name: str, revision: str | None) -> tuple[Any, Any]:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
+    from alberti.weights import own_weights
+
     branch = revision or "main"
     try:
         # Safetensors only: no weights file of another kind is ever unpickled.
         model = BlipForConditionalGeneration.from_pretrained(name, use_safetensors=True, revision=branch)
+        own_weights(model)
         return model.eval(), BlipProcessor.from_pretrained(name, revision=branch)
     except (OSError, ValueError) as error:
         where = "a local folder" if Path(name).is_dir() else "neither a local folder nor a hub model within reach"

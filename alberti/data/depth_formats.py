@@ -12,10 +12,10 @@ A data set names its format in ``dataset.json`` (``depth_format``), so that its 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from alberti.errors import DataError
-from alberti.images import read_depth
+from alberti.images import read_channels, read_depth
+from alberti.reading import read_array
 
 SYNTHIA_RANGE = 5000.0
 SYNTHIA_SKY = 1000.0
@@ -56,37 +56,18 @@ def check_depth_format(format: str) -> None:
 
 
 def _read_synthia(path: Path, scale: float) -> np.ndarray:
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            mode, values = opened.mode, np.asarray(opened)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such depth map") from None
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot read the depth map ({error})") from error
-    if mode not in ("RGB", "RGBA"):
-        raise DataError(f"{path}: SYNTHIA packs depth in the 8-bit channels of an RGB PNG, this one is {mode}")
+    values = read_channels(path)
+    if values.ndim != 3 or values.shape[2] not in (3, 4) or values.dtype != np.uint8:
+        raise DataError(
+            f"{path}: SYNTHIA packs depth in the 8-bit channels of an RGB PNG, this one is {values.shape} {values.dtype}"
+        )
     red, green, blue = (values[..., channel].astype(np.float64) for channel in range(3))
     depth = SYNTHIA_RANGE * (red + 256.0 * green + 65536.0 * blue) / (2**24 - 1) / scale
     return np.where(depth < SYNTHIA_SKY, depth, 0.0).astype(np.float32)
 
 
 def _read_numpy(path: Path, key: str, scale: float) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            values = loaded
-        else:
-            with loaded:
-                if key not in loaded:
-                    raise DataError(f"{path}: no array {key!r}; it holds {', '.join(loaded.files) or 'nothing'}")
-                values = loaded[key]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such depth map") from None
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy each have their own
-        raise DataError(f"{path}: cannot read the depth map ({error})") from error
+    values = read_array(path, key or None, "depth map")
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "fiu":

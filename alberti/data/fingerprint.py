@@ -10,16 +10,17 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from PIL import Image, UnidentifiedImageError
-
 from alberti.errors import DataError
 from alberti.files import atomic_file, sha256_file
+from alberti.images import PictureHeader, read_picture_header
 from alberti.progress import Progress
+from alberti.reading import reading
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 class FileEntry(NamedTuple):
@@ -46,7 +47,7 @@ def _scan(folder: str, prefix: str, ancestors: frozenset[str]) -> Iterator[FileE
     real = os.path.realpath(folder)
     if real in ancestors:
         raise DataError(f"{folder}: a link back to a folder above it; remove it, or name a folder without loops")
-    with os.scandir(folder) as entries:
+    with reading(folder, "folder"), os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in listed:
         if entry.is_dir():
@@ -56,6 +57,8 @@ def _scan(folder: str, prefix: str, ancestors: frozenset[str]) -> Iterator[FileE
                 status = entry.stat()
             except FileNotFoundError:
                 raise DataError(f"{entry.path}: a broken link") from None
+            except OSError as error:
+                raise DataError(f"{entry.path}: cannot be looked at ({error.strerror})") from None
             yield FileEntry(f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns)
 
 
@@ -67,16 +70,28 @@ def folder_fingerprint(root: str | Path) -> dict[str, str | int]:
     digest = hashlib.sha256()
     files = size = 0
     for entry in scan(root):
-        digest.update(f"{entry.path}\0{entry.size}\0{entry.mtime_ns}\n".encode())
+        digest.update(os.fsencode(entry.path) + f"\0{entry.size}\0{entry.mtime_ns}\n".encode())
         files += 1
         size += entry.size
     return {"files": files, "bytes": size, "digest": digest.hexdigest()}
 
 
-class FileIndex:
-    """SHA-256 and picture size of files below ``root``, computed once and kept in the file ``cache``.
+@dataclass
+class _Known:
+    """What is known of a file while its size and times stay."""
 
-    A file is known again by its path, size and modification time. Without ``cache`` nothing is kept; with
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    """Changes as well where another file is put in its place with the old one's times."""
+    sha256: str | None = None
+    header: PictureHeader | None = None
+
+
+class FileIndex:
+    """SHA-256 and picture header of files below ``root``, computed once and kept in the file ``cache``.
+
+    A file is known again by its path, size, modification and change time. Without ``cache`` nothing is kept; with
     ``hashes=False`` digests are left out. Use as a context manager: leaving it, even by an error, saves what was
     learnt.
     """
@@ -84,7 +99,7 @@ class FileIndex:
     def __init__(self, root: str | Path, cache: str | Path | None = None, *, hashes: bool = True):
         self.root, self.hashes = Path(root), hashes
         self._cache = Path(cache) if cache is not None else None
-        self._entries: dict[str, list] = {}
+        self._entries: dict[str, _Known] = {}
         self._changed = False
         if self._cache is not None and self._cache.is_file():
             self._entries = _read_cache(self._cache)
@@ -110,25 +125,33 @@ class FileIndex:
             return
         with atomic_file(self._cache) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write(json.dumps({"version": _CACHE_VERSION}) + "\n")
-            for path, entry in self._entries.items():
-                file.write(json.dumps([path, *entry], separators=(",", ":")) + "\n")
+            for path, known in self._entries.items():
+                header = None if known.header is None else list(known.header)
+                row = [path, known.size, known.mtime_ns, known.ctime_ns, known.sha256, header]
+                file.write(json.dumps(row, separators=(",", ":")) + "\n")
         self._changed = False
 
     def sha256(self, path: str) -> str:
         """Hex SHA-256 of the file at ``path`` relative to the root."""
-        entry = self._entry(path)
-        if entry[2] is None:
-            entry[2] = sha256_file(self.root / path)
+        known = self._entry(path)
+        if known.sha256 is None:
+            with reading(self.root / path, "file"):
+                known.sha256 = sha256_file(self.root / path)
             self._changed = True
-        return entry[2]
+        return known.sha256
 
     def image_size(self, path: str) -> tuple[int, int]:
         """(width, height) of a picture, from its header; EXIF rotation counted. DataError if it is not a picture."""
-        entry = self._entry(path)
-        if entry[3] is None:
-            entry[3], entry[4] = read_image_size(self.root / path)
+        header = self.picture(path)
+        return header.width, header.height
+
+    def picture(self, path: str) -> PictureHeader:
+        """A picture's header; DataError if it is not a picture."""
+        known = self._entry(path)
+        if known.header is None:
+            known.header = read_picture_header(self.root / path)
             self._changed = True
-        return entry[3], entry[4]
+        return known.header
 
     def digests(self, **paths: str | None) -> dict[str, str]:
         """``{"image": ..., "depth": ...}`` for the paths that are not None; empty with ``hashes=False``."""
@@ -140,43 +163,43 @@ class FileIndex:
         """Hash many files at once, in threads, with progress; those already known cost one ``stat`` each."""
         if not self.hashes:
             return
-        missing = [path for path in paths if self._entry(path)[2] is None]
+        missing = [path for path in paths if self._entry(path).sha256 is None]
         if not missing:
             return
         with ThreadPoolExecutor(workers) as pool, Progress("hashing", len(missing), unit="files") as progress:
             for _ in pool.map(self.sha256, missing, chunksize=64):
                 progress.advance()
 
-    def _entry(self, path: str) -> list:
-        try:
+    def _entry(self, path: str) -> _Known:
+        with reading(self.root / path, "file"):
             status = os.stat(self.root / path)
-        except FileNotFoundError:
-            raise DataError(f"{self.root / path}: no such file") from None
-        entry = self._entries.get(path)
-        if entry is None or entry[0] != status.st_size or entry[1] != status.st_mtime_ns:
-            entry = self._entries[path] = [status.st_size, status.st_mtime_ns, None, None, None]
-        return entry
+        now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known = self._entries.get(path)
+        if known is None or (known.size, known.mtime_ns, known.ctime_ns) != now:
+            known = self._entries[path] = _Known(*now)
+        return known
 
 
-def _read_cache(path: Path) -> dict[str, list]:
+def _read_cache(path: Path) -> dict[str, _Known]:
     """The cache is only a saving: one that is damaged or of another version counts as empty."""
     try:
         with open(path, encoding="utf-8") as file:
             if json.loads(next(file, "null")) != {"version": _CACHE_VERSION}:
                 return {}
-            return {row[0]: row[1:] for row in map(json.loads, file) if len(row) == 6}
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
+            return dict(_known(json.loads(line)) for line in file)
+    except Exception:
         return {}
+
+
+def _known(row: list) -> tuple[str, _Known]:
+    path, size, mtime_ns, ctime_ns, sha256, header = row
+    numbers = (size, mtime_ns, ctime_ns, *(header or ()))
+    if not (isinstance(path, str) and isinstance(sha256, str | None) and all(isinstance(value, int) for value in numbers)):
+        raise ValueError("not a row of the cache")
+    return path, _Known(size, mtime_ns, ctime_ns, sha256, None if header is None else PictureHeader(*header))
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) from a picture's header, EXIF rotation counted; the pixels are not decoded."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"{path}: not an image that Pillow can read ({error})") from None
-    return (height, width) if turned else (width, height)
+    header = read_picture_header(path)
+    return header.width, header.height

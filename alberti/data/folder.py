@@ -1,26 +1,32 @@
 """A plain folder of pictures, with optional depth maps and captions.
 
 Layout: pictures anywhere below the root, or below ``images/`` where there is such a folder; a depth map has the
-picture's path below ``depth/`` with the suffix of its format. Captions: ``captions.json`` ({path: text}),
-``captions.jsonl`` or ``metadata.jsonl`` (rows with ``file_name`` and ``text``), else ``<picture>.txt`` beside a
-picture.
+picture's path below ``depth/`` with the suffix of its format. Captions: see :mod:`alberti.data.caption_files`.
 """
 
-import json
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from alberti.data.caption_files import read_captions
 from alberti.data.depth_formats import check_depth_format
 from alberti.data.fingerprint import FileIndex, scan
-from alberti.data.manifest import Sample
+from alberti.data.manifest import Sample, new_sample
 from alberti.data.source import Source
 from alberti.data.sources import layout_error
 from alberti.errors import ConfigError, DataError
-from alberti.files import read_json
+from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
-from alberti.images import IMAGE_SUFFIXES
+from alberti.image_folder import LeftOut, find_images, no_pictures
 
-_CAPTION_FILES = ("captions.json", "captions.jsonl", "metadata.jsonl")
+_LONGEST_ID = 180
+"""Letters of an id: it becomes a file's name, and those have 255 bytes."""
+_DATA_NAMES = (
+    "depth", "depths", "depth_map", "depth_maps", "depthmap", "depthmaps", "depth_vis", "disparity", "disparities", "disp",
+    "mask", "masks", "normal", "normals", "seg", "segmentation", "semantic", "semantics", "label", "labels",
+)  # fmt: skip
+"""What folders and endings of names are called that hold data of a picture, not pictures."""
 
 
 def open_folder(
@@ -49,36 +55,37 @@ def open_folder(
         raise ConfigError(f"folder: depth_kind: expected z, inverse or relative, got {depth_kind!r}")
     base = "images/" if (root / "images").is_dir() else ""
     files = {entry.path for entry in scan(root)}
-    images = sorted(
-        path
-        for path in files
-        if path.startswith(base) and PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES and not path.startswith("depth/")
-    )
+    left_out = LeftOut()
+    found = find_images(root / base, on_error=_unreadable(root / base), left_out=left_out)
+    images = sorted(base + path for path in found)
+    images = [path for path in images if not path.startswith("depth/")]
     if not images:
-        raise layout_error(root, f"pictures ({', '.join(IMAGE_SUFFIXES)}) below {base or 'it'}")
+        raise no_pictures(root / base, left_out)
+    if note := left_out.note():
+        print(f"note: {root}: {note}", file=sys.stderr)
+    _check_names(root, base, images)
+    _check_photographs(root, images, index)
     has_depth = (root / "depth").is_dir() if depth is None else depth
     if has_depth and not (root / "depth").is_dir():
         raise layout_error(root, "a folder depth/ with a map for each picture")
     suffix = {"npy": ".npy"}.get(depth_format, ".npz" if depth_format.startswith("npz:") else ".png")
-    depth_of = {path: _depth_path(path, base, suffix) for path in images} if has_depth else {}
-    missing = [value for value in depth_of.values() if value not in files]
-    if missing:
-        raise DataError(f"{root / missing[0]}: no such depth map ({len(missing)} of {len(images)} are missing)")
-    captions = _Captions(root, base, files)
+    depth_of = _depth_maps(root, base, images, suffix, files) if has_depth else {}
+    captions = read_captions(root, files, images)
 
     def samples() -> Iterator[Sample]:
         index.prefetch([*images, *depth_of.values()])
         for path in images:
             width, height = index.image_size(path)
             camera = None if fov is None else Camera.from_fov(fov, width, height)
-            yield Sample(
+            yield new_sample(
+                root / path,
                 id=_id(path.removeprefix(base)),
                 image=path,
                 depth=depth_of.get(path),
                 width=width,
                 height=height,
                 intrinsics=None if camera is None else camera.intrinsics,
-                caption=captions.of(path),
+                caption=captions.get(path),
                 sha256=index.digests(image=path, depth=depth_of.get(path)),
             )
 
@@ -93,51 +100,88 @@ def open_folder(
     )
 
 
-def _depth_path(path: str, base: str, suffix: str) -> str:
-    return str(PurePosixPath("depth") / PurePosixPath(path.removeprefix(base)).with_suffix(suffix))
+def _unreadable(root: Path) -> Callable[[str, OSError], None]:
+    def refuse(folder: str, error: OSError) -> None:
+        raise DataError(f"{root / folder}: cannot be listed ({error.strerror})")
+
+    return refuse
+
+
+def _depth_maps(root: Path, base: str, images: Sequence[str], suffix: str, files: set[str]) -> dict[str, str]:
+    """The depth map of every picture; DataError, with what lies there instead, if one is missing."""
+    spelled = {path.lower(): path for path in files if path.startswith("depth/")}
+    depth_of = {}
+    missing = []
+    for path in images:
+        expected = str(PurePosixPath("depth") / PurePosixPath(path.removeprefix(base)).with_suffix(suffix))
+        depth_of[path] = expected if expected in files else spelled.get(expected.lower(), expected)
+        if depth_of[path] not in files:
+            missing.append(expected)
+    if missing:
+        count = f"{len(missing)} of {len(images)} are missing"
+        raise DataError(f"{root / missing[0]}: no such depth map ({count}){_depth_hint(spelled.values(), suffix)}")
+    return depth_of
+
+
+def _depth_hint(there: Iterable[str], suffix: str) -> str:
+    """What lies in depth/, and how it would be read."""
+    there = sorted(there)
+    found = Counter(PurePosixPath(path).suffix.lower() for path in there)
+    if not found:
+        return "; depth/ is empty"
+    common = found.most_common(1)[0][0]
+    listing = ", ".join(f"{count} {name or 'without suffix'}" for name, count in found.most_common(4))
+    formats = {".npy": "npy", ".npz": "npz:KEY (KEY: the array's name)", ".png": "png16"}
+    if common != suffix and common in formats:
+        return f"; depth/ holds {listing}: set options.depth_format to {formats[common]}"
+    return f"; depth/ holds {listing}, such as {there[0]}; a map has its picture's path there, with the suffix {suffix}"
+
+
+def _check_names(root: Path, base: str, images: Sequence[str]) -> None:
+    """DataError if two pictures would get one id."""
+    ids: dict[str, str] = {}
+    for path in images:
+        other = ids.setdefault(_id(path.removeprefix(base)), path)
+        if other != path:
+            name = _id(path.removeprefix(base))
+            raise DataError(f"{root}: sample ids are not unique: {other} and {path} both give {name!r}; rename one of them")
+
+
+def _check_photographs(root: Path, images: Sequence[str], index: FileIndex) -> None:
+    """Refuse depth maps and masks among the pictures: files of more than 8 bits of gray, or named for what they hold."""
+    deep = [path for path in images if path.lower().endswith((".png", ".tif", ".tiff")) and index.picture(path).deep_gray]
+    wanted = "pictures are read from images/, depth maps from depth/<same path>; move the others away"
+    if deep and len(deep) < len(images):
+        what = "are gray with more than 8 bits, as depth maps are"
+        raise DataError(f"{root}: {len(deep)} of the {len(images)} pictures {what}: {deep[0]}; {wanted}")
+    if named := _named_for_data(images):
+        what = "are by their names depth, masks or the like of the others"
+        raise DataError(f"{root}: {len(named)} of the {len(images)} pictures {what}: {named[0]}; {wanted}")
+    if deep:
+        what = "all pictures are gray with more than 8 bits, as depth maps are"
+        print(f"note: {root}: {what}: is it the right folder?", file=sys.stderr)
+
+
+def _named_for_data(images: Sequence[str]) -> list[str]:
+    """Files whose name or folder says that they hold data of a picture that is there as well."""
+    stems = {str(PurePosixPath(path).with_suffix("")) for path in images}
+    plain = {PurePosixPath(path).stem for path in images if not _in_data_folder(path)}
+    endings = tuple(joint + name for joint in "_-." for name in _DATA_NAMES)
+
+    def is_named(path: str) -> bool:
+        stem = str(PurePosixPath(path).with_suffix(""))
+        if any(stem.lower().endswith(ending) and stem[: -len(ending)] in stems for ending in endings):
+            return True
+        return _in_data_folder(path) and PurePosixPath(path).stem in plain
+
+    return [path for path in images if is_named(path)]
+
+
+def _in_data_folder(path: str) -> bool:
+    return any(part.lower() in _DATA_NAMES for part in PurePosixPath(path).parts[:-1])
 
 
 def _id(path: str) -> str:
     """The path as one name. The suffix stays: a.jpg and a.png are two pictures."""
-    return path.replace("/", "_").lstrip(".")
-
-
-class _Captions:
-    """Captions by picture, from the folder's one caption file or from text files beside the pictures."""
-
-    def __init__(self, root: Path, base: str, files: set[str]):
-        self._root, self._base, self._files = root, base, files
-        found = [name for prefix in dict.fromkeys(("", base)) for name in (prefix + file for file in _CAPTION_FILES)]
-        found = [name for name in found if name in files]
-        if len(found) > 1:
-            raise DataError(f"{root}: captions stand in {' and in '.join(found)}; keep one of them")
-        self._table = _read_captions(root / found[0]) if found else None
-
-    def of(self, path: str) -> str | None:
-        if self._table is not None:
-            return self._table.get(path, self._table.get(path.removeprefix(self._base)))
-        text = str(PurePosixPath(path).with_suffix(".txt"))
-        if text not in self._files:
-            return None
-        try:
-            return (self._root / text).read_text(encoding="utf-8").strip() or None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self._root / text}: a caption must be UTF-8 text ({error})") from None
-
-
-def _read_captions(path: Path) -> dict[str, str]:
-    if path.suffix == ".json":
-        values = read_json(path)
-        if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
-            raise DataError(f"{path}: expected an object of image path: caption")
-        return values
-    captions = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            captions[str(row["file_name"])] = str(row["text"])
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise DataError(f"{path}, line {number}: expected an object with file_name and text") from None
-    return captions
+    name = path.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
+    return name if len(name) <= _LONGEST_ID else f"{name[:_LONGEST_ID]}_{sha256_json(name)[:12]}"

@@ -8,6 +8,7 @@ kind (``image/2008-07/...``, ``depth-v1/2008-07/...``): a view's name is the sam
 with a ``confidence`` each: the number of cells of a 64 x 64 normal map that support it (1000 for the ground's normal).
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,15 +16,18 @@ from typing import Any
 import numpy as np
 
 from alberti.data.fingerprint import FileIndex, scan
-from alberti.data.manifest import Sample
+from alberti.data.manifest import Sample, new_sample
 from alberti.data.source import Source
 from alberti.data.sources import layout_error
 from alberti.errors import ConfigError, DataError
-from alberti.files import read_json
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
+from alberti.reading import read_array, read_json, read_text
 
 _FOV = 90.0
 """Degrees from edge to edge of every rendering, says the data set; the camera file is believed where there is one."""
+_SIDE = 512
+"""Pixels of every rendering, which the paper's points are counted in."""
+_IMAGES = ("_imag.jpg", "_imag.png", "_imag.jpeg")
 _KINDS = ("dpth.npz", "camr.npz", "vpts.npz")
 CAPTIONS_FILE, POINTS_FILE = "captions_depth.json", "vpts_depth.json"
 
@@ -50,7 +54,7 @@ def open_holicity(
         DataError: no ``*_imag`` file, no such split, a malformed file.
     """
     files = {entry.path for entry in scan(root)}
-    images = sorted(path for path in files if path.endswith(("_imag.jpg", "_imag.png")))
+    images = sorted(path for path in files if path.lower().endswith(_IMAGES))
     if not images:
         raise layout_error(root, "HoliCity's *_imag.jpg or *_imag.png somewhere below it")
     splits = _Splits(root, files)
@@ -59,6 +63,7 @@ def open_holicity(
         images = [path for path in images if splits.of(path) == split]
         if not images:
             raise DataError(f"{root}: no image of the split {split!r}: none of its names matches a *_imag file")
+    splits.note_unmatched()
     beside = _by_name(files)
     words = _paper_file(root, files, captions, CAPTIONS_FILE)
     points = None
@@ -66,6 +71,8 @@ def open_holicity(
         points = _paper_file(root, files, None if vanishing_points == "paper" else vanishing_points, POINTS_FILE)
         if points is None:
             raise DataError(f"{root}: no {POINTS_FILE} below it; name the file, or leave vanishing_points out")
+    _check_match(root, images, words, captions or CAPTIONS_FILE)
+    _check_match(root, images, points, POINTS_FILE)
 
     def samples() -> Iterator[Sample]:
         index.prefetch([*images, *filter(None, (beside.get(_name(path) + "dpth.npz") for path in images))])
@@ -87,14 +94,20 @@ def _sample(
 ) -> Sample:
     name = _name(path)
     width, height = index.image_size(path)
+    if width != height:
+        raise DataError(
+            f"{root / path}: {width} x {height} pixels; HoliCity's views are square, and so are their camera and points: use "
+            "the release's pictures (fit crops them, with the camera)"
+        )
     depth, camr, vpts = (beside.get(name + kind) for kind in _KINDS)
     camera = Camera.from_fov(_fov(root / camr) if camr else _FOV, width, height)
     points: list[tuple[float, float, float]] | None = None
     if paper_points is not None:
-        points = _pixel_points(paper_points.get(name), f"{POINTS_FILE}, {path}")
+        points = _pixel_points(paper_points.get(name), (width / _SIDE, height / _SIDE), f"{POINTS_FILE}, {path}")
     elif vpts is not None:
         points = _direction_points(root / vpts, camera, min_confidence)
-    return Sample(
+    return new_sample(
+        root / path,
         id=f"{PurePosixPath(path).parent.name or 'view'}_{name.rstrip('_')}",
         image=path,
         depth=depth,
@@ -103,7 +116,7 @@ def _sample(
         intrinsics=camera.intrinsics,
         vanishing_points=points,
         vanishing_points_source=None if points is None else "dataset",
-        caption=None if captions is None else captions.get(name),
+        caption=None if captions is None else _caption(captions.get(name), f"{CAPTIONS_FILE}, {path}"),
         split=split,
         sha256=index.digests(image=path, depth=depth),
     )
@@ -126,19 +139,31 @@ def _by_name(files: set[str]) -> dict[str, str]:
     return found
 
 
-def _load(path: Path, *keys: str) -> list[np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return [archive[key] for key in keys]
-    except KeyError as error:
-        raise DataError(f"{path}: not HoliCity's file: {error}; expected the arrays {', '.join(keys)}") from None
-    except Exception as error:  # zipfile, zlib and NumPy each have their own
-        raise DataError(f"{path}: cannot read it ({error})") from error
+def _check_match(root: Path, images: list[str], table: Mapping[str, Any] | None, file: str) -> None:
+    """A table of captions or points that names no view is an error, one that names some is counted."""
+    if table is None:
+        return
+    known = sum(_name(path) in table for path in images)
+    if known == 0:
+        found = next(iter(table), "nothing")
+        raise DataError(f"{root}: {file} names none of the {len(images)} views: {found!r} stands there, not {images[0]!r}")
+    if known < len(images):
+        print(f"note: {root}: {file} has entries of {known} of the {len(images)} views", file=sys.stderr)
+
+
+def _caption(value: Any, where: str) -> str | None:
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if not isinstance(value, str | None):
+        raise DataError(f"{where}: a caption is a text, got {value!r:.80}")
+    return (value or "").strip() or None
 
 
 def _fov(path: Path) -> float:
-    (fov,) = _load(path, "fov")
-    return float(fov)
+    fov = read_array(path, "fov", "camera file")
+    if fov.size != 1 or not 0 < float(fov.reshape(())) < 180:
+        raise DataError(f"{path}: fov: expected one number of degrees between 0 and 180, got {fov.tolist()!r:.80}")
+    return float(fov.reshape(()))
 
 
 def opengl_to_camera(directions: np.ndarray) -> np.ndarray:
@@ -147,23 +172,31 @@ def opengl_to_camera(directions: np.ndarray) -> np.ndarray:
 
 
 def _direction_points(path: Path, camera: Camera, min_confidence: float) -> list[tuple[float, float, float]]:
-    directions, confidence = _load(path, "vpts", "confidence")
+    directions, confidence = (read_array(path, key, "file of vanishing points") for key in ("vpts", "confidence"))
     if directions.ndim != 2 or directions.shape[1:] != (3,) or confidence.shape != (len(directions),):
         raise DataError(f"{path}: expected vpts (n, 3) and confidence (n,), got {directions.shape}, {confidence.shape}")
-    points = directions_to_vanishing_points(opengl_to_camera(directions[confidence >= min_confidence]), camera)
+    directions = directions[np.isfinite(directions).all(axis=1) & directions.any(axis=1) & (confidence >= min_confidence)]
+    points = directions_to_vanishing_points(opengl_to_camera(directions), camera)
     return [(float(x), float(y), float(w)) for x, y, w in points]
 
 
-def _pixel_points(value: Any, where: str) -> list[tuple[float, float, float]] | None:
-    """Unit homogeneous points from the paper's pixel pairs, in which [0, 0] means "absent"; None for no entry."""
+def _pixel_points(value: Any, scale: tuple[float, float], where: str) -> list[tuple[float, float, float]] | None:
+    """Unit homogeneous points from the paper's pixel pairs, in which [0, 0] means "absent"; None for no entry.
+
+    ``scale``: of pictures of another size than the paper's, across and down.
+    """
     if value is None:
         return None
-    pairs = np.asarray(value, np.float64)
+    try:
+        pairs = np.asarray(value, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        pairs = np.full(1, np.nan)
     if pairs.size == 0:
         return []
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.isfinite(pairs).all():
         raise DataError(f"{where}: expected a list of pixel pairs [x, y], got {value!r:.80}")
-    homogeneous = np.column_stack([pairs, np.ones(len(pairs))])[(pairs != 0).any(axis=1)]
+    moved = pairs if scale == (1.0, 1.0) else (pairs + 0.5) * scale - 0.5
+    homogeneous = np.column_stack([moved, np.ones(len(pairs))])[(pairs != 0).any(axis=1)]
     homogeneous /= np.linalg.norm(homogeneous, axis=1, keepdims=True)
     return [(float(x), float(y), float(w)) for x, y, w in homogeneous]
 
@@ -194,10 +227,22 @@ class _Splits:
         self._prefixes: dict[str, str] = {}
         for path in sorted(path for path in files if path.endswith("-middlesplit.txt")):
             split = PurePosixPath(path).name.removesuffix("-middlesplit.txt")
-            for line in (root / path).read_text(encoding="utf-8").split():
+            for line in read_text(root / path, "list of the split").replace("\\", "/").split():
                 if self._prefixes.setdefault(line, split) != split:
                     raise DataError(f"{root / path}: {line} belongs to {self._prefixes[line]} as well")
         self._lengths = sorted({len(prefix) for prefix in self._prefixes})
+        self._used: set[str] = set()
+
+    def note_unmatched(self) -> None:
+        """Count, on stderr, the places of the splits asked for so far that no view belongs to."""
+        wanted = {self._prefixes[prefix] for prefix in self._used}
+        listed = [prefix for prefix, split in self._prefixes.items() if split in wanted]
+        if unmatched := [prefix for prefix in listed if prefix not in self._used]:
+            print(
+                f"note: {self.root}: {len(unmatched)} of the {len(listed)} places in the lists of {', '.join(sorted(wanted))} "
+                f"have no view here: {unmatched[0]} ...",
+                file=sys.stderr,
+            )
 
     def require(self, split: str) -> None:
         known = sorted(set(self._prefixes.values()))
@@ -210,5 +255,6 @@ class _Splits:
         subpath = "/".join(PurePosixPath(path).parts[-2:])
         for length in self._lengths:
             if (split := self._prefixes.get(subpath[:length])) is not None:
+                self._used.add(subpath[:length])
                 return split
         return None

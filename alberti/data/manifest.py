@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from alberti.errors import DataError
-from alberti.files import atomic_file, read_json, sha256_file, sha256_json, write_json
+from alberti.errors import DataError, first_problem
+from alberti.files import atomic_file, sha256_file, sha256_json, write_json
 from alberti.geometry.camera import Camera
 from alberti.images import read_depth, read_image
+from alberti.reading import read_json, read_lines, reading
 
 SCHEMA_VERSION = 1
 _PNG16 = "png16"
@@ -48,6 +49,21 @@ class Sample(BaseModel):
         if not value or value.startswith(".") or "/" in value or "\\" in value or "\0" in value:
             raise ValueError("must be usable as a file name: not empty, no slash, no leading dot")
         return value
+
+    @field_validator("id", "image", "depth", "caption")
+    @classmethod
+    def _is_unicode(cls, value: str | None) -> str | None:
+        if value is not None and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("is no UTF-8: rename the file (convmv -f latin1 -t utf8 does a whole folder)")
+        return value
+
+
+def new_sample(where: Path, **fields: Any) -> Sample:
+    """A row about the file ``where``; DataError that names it if one of its values cannot stand in a manifest."""
+    try:
+        return Sample(**fields)
+    except ValidationError as error:
+        raise DataError(f"{where}: {first_problem(error, 'row')}") from None
 
 
 class DatasetInfo(BaseModel):
@@ -106,8 +122,11 @@ class Dataset:
             raise DataError(f"{path}: {len(self.samples)} rows, but dataset.json says {self.info.count}; prepare it again")
         if not self.samples:
             raise DataError(f"{path}: the data set is empty")
-        if len({sample.id for sample in self.samples}) != len(self.samples):
-            raise DataError(f"{path}: sample ids are not unique")
+        first: dict[str, Sample] = {}
+        for sample in self.samples:
+            if (other := first.setdefault(sample.id, sample)) is not sample:
+                files = " and ".join(str(each.image or each.depth) for each in (other, sample))
+                raise DataError(f"{path}: sample ids are not unique: {sample.id!r} is that of {files}; rename one of them")
         for line, sample in enumerate(self.samples, 1):
             for field in ("image", "depth"):
                 value = getattr(sample, field)
@@ -124,7 +143,9 @@ class Dataset:
                 if not path.is_file():
                     raise DataError(f"{path}: missing; {field} of sample {sample.id!r} in {self.folder}")
                 expected = sample.sha256.get(field)
-                if expected and sha256_file(path) != expected:
+                with reading(path, field):
+                    changed = bool(expected) and sha256_file(path) != expected
+                if changed:
                     raise DataError(f"{path}: changed since the data set was prepared (SHA-256 differs); prepare it again")
 
     def __len__(self) -> int:
@@ -247,24 +268,17 @@ def _parse_info(path: Path) -> DatasetInfo:
     try:
         return DatasetInfo.model_validate(values)
     except ValidationError as error:
-        raise DataError(f"{path}: {_first_problem(error)}") from None
+        raise DataError(f"{path}: {first_problem(error, 'row')}") from None
 
 
 def _read_rows(path: Path) -> Iterator[Sample]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; dataset.json stands without its manifest: prepare it again")
-    with open(path, encoding="utf-8") as file:
-        for line, text in enumerate(file, 1):
-            try:
-                yield Sample.model_validate_json(text)
-            except ValidationError as error:
-                raise DataError(f"{path}, line {line}: {_first_problem(error)}") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where or 'row'}: {problem['msg']} (got {problem.get('input')!r:.80})"
+    for line, text in read_lines(path, "manifest"):
+        try:
+            yield Sample.model_validate_json(text)
+        except ValidationError as error:
+            raise DataError(f"{path}, line {line}: {first_problem(error, 'row')}") from None
 
 
 def _leaves_root(value: str) -> bool:

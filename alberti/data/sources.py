@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, ValidationError, create_model
 
-from alberti.data.captions import CaptionConfig, caption_samples
+from alberti.data.caption_config import CaptionConfig
+from alberti.data.captions import caption_samples
 from alberti.data.crops import DEPTH_FORMAT as CROPS_DEPTH_FORMAT
 from alberti.data.crops import fit_source
 from alberti.data.depth_formats import check_depth_format
@@ -239,7 +240,10 @@ def evenly(items: list[T], limit: int) -> list[T]:
 
 def layout_error(root: Path, expected: str) -> DataError:
     """The error of a folder that is laid out otherwise: which names were expected and what stands there."""
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
+    try:
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
+    except OSError as error:
+        return DataError(f"{root}: expected {expected}; cannot be listed ({error.strerror})")
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return DataError(f"{root}: expected {expected}; found {shown or 'an empty folder'}")
 

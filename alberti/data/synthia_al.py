@@ -8,16 +8,18 @@ of a calibration file is KITTI's P2. Its principal point is the middle of the pi
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Sample
-from alberti.data.sequences import Intrinsics, Shot, sequence_samples
+from alberti.data.sequences import Intrinsics, Shot, check_intrinsics, scaled_intrinsics, sequence_samples
 from alberti.data.source import Source
 from alberti.data.sources import folders, layout_error
 from alberti.errors import ConfigError, DataError
+from alberti.image_folder import is_picture
+from alberti.reading import read_lines
 
-_LAYOUT = "SYNTHIA-AL's train/<sequence>/<date>/RGB/<frame>.png (or test/...) with Depth/ beside RGB/"
+_LAYOUT = "SYNTHIA-AL's train/<sequence>/<date>/RGB/<frame>.png or .jpg (or test/...) with Depth/ beside RGB/"
 _SPLITS = ("train", "test")
 
 
@@ -48,6 +50,8 @@ def open_synthia_al(root: Path, index: FileIndex, *, splits: Sequence[str] | Non
         for split, take in takes:
             yield from _take(root, split, take, every, index)
 
+    if not any(is_picture(path.name) for _, take in takes for path in (root / take / "RGB").iterdir()):
+        raise layout_error(root / takes[0][1] / "RGB", f"<frame>.png or .jpg ({_LAYOUT})")
     return Source("synthia_al", root, samples(), depth_format="synthia_rgb", depth_scale=1.0, notes="SYNTHIA-AL, native layout")
 
 
@@ -64,31 +68,33 @@ def _takes(root: Path, split: str) -> Iterator[str]:
 
 
 def _take(root: Path, split: str, take: str, every: int, index: FileIndex) -> Iterator[Sample]:
-    frames = sorted(path.stem for path in (root / take / "RGB").iterdir() if path.suffix == ".png")[::every]
+    pictures = sorted(path.name for path in (root / take / "RGB").iterdir() if is_picture(path.name))
     shots = [
         Shot(
-            id=f"{take.replace('/', '_')}_{frame}",
-            image=f"{take}/RGB/{frame}.png",
-            depth=f"{take}/Depth/{frame}.png",
-            intrinsics=partial(_read_intrinsics, root / take / "calib_kitti" / f"{frame}.txt"),
+            id=f"{take.replace('/', '_')}_{PurePosixPath(name).stem}",
+            image=f"{take}/RGB/{name}",
+            depth=f"{take}/Depth/{PurePosixPath(name).stem}.png",
+            intrinsics=partial(_read_intrinsics, root / take / "calib_kitti" / f"{PurePosixPath(name).stem}.txt"),
         )
-        for frame in frames
+        for name in pictures[::every]
     ]
     yield from sequence_samples(root, index, shots, split=split)
 
 
-def _read_intrinsics(path: Path, _size: tuple[int, int]) -> Intrinsics:
-    """(fx, fy, cx, cy) from the line ``P2: ...`` of 12 numbers, row by row; half a pixel off the principal point."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such calibration file") from None
-    for line in lines:
+def _read_intrinsics(path: Path, size: tuple[int, int]) -> Intrinsics:
+    """(fx, fy, cx, cy) from the line ``P2: ...`` of 12 numbers, row by row; half a pixel off the principal point.
+
+    The principal point, the middle of the picture, says of which size the calibration is; a resized copy's is scaled.
+    """
+    for _, line in read_lines(path, "calibration file"):
         name, _, numbers = line.partition(":")
         if name.strip() == "P2":
             try:
                 values = [float(number) for number in numbers.split()]
-                return values[0], values[5], values[2] - 0.5, values[6] - 0.5
-            except (ValueError, IndexError):
+                found = values[0], values[5], values[2] - 0.5, values[6] - 0.5
+                of = round(2 * values[2]), round(2 * values[6])
+            except (ValueError, IndexError, OverflowError):
                 break
+            check_intrinsics(found, of, str(path))
+            return scaled_intrinsics(found, of, size, str(path))
     raise DataError(f"{path}: expected a line 'P2:' with 12 numbers")

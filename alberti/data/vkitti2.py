@@ -9,12 +9,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from alberti.data.fingerprint import FileIndex
 from alberti.data.manifest import Sample
-from alberti.data.sequences import Intrinsics, Shot, sequence_samples
+from alberti.data.sequences import Intrinsics, Shot, check_intrinsics, scaled_intrinsics, sequence_samples
 from alberti.data.source import Source
 from alberti.data.sources import folders, layout_error, matching
 from alberti.errors import ConfigError, DataError
+from alberti.image_folder import is_picture
+from alberti.reading import read_lines
 
 _LAYOUT = "Virtual KITTI 2's SceneXX/<variation>/frames/rgb/Camera_0/rgb_00000.jpg"
 _INTRINSICS = (725.0087, 725.0087, 620.5, 187.0)
@@ -93,18 +97,24 @@ def _sequence(
 ) -> Iterator[Sample]:
     take = f"{scene}/{variation}"
     rgb, depth = f"{trees.rgb}{take}/frames/rgb/Camera_{camera}", f"{trees.depth}{take}/frames/depth/Camera_{camera}"
-    names = sorted(path.name for path in (root / rgb).iterdir() if path.name.startswith("rgb_"))[::every]
+    names = sorted(path.name for path in (root / rgb).iterdir() if path.name.startswith("rgb_") and is_picture(path.name))[
+        ::every
+    ]
     if not names:
         raise layout_error(root / rgb, "rgb_NNNNN.jpg")
     if not (root / depth).is_dir():
         raise DataError(f"{root / depth}: no such folder; the depth archive of Virtual KITTI 2 belongs beside the colour")
     intrinsics = _read_intrinsics(root / f"{trees.text}{take}/intrinsic.txt", camera)
     frames = [name.removeprefix("rgb_").partition(".")[0] for name in names]
+    for name, frame in zip(names, frames, strict=True):
+        if not frame.isdigit():
+            raise DataError(f"{root / rgb / name}: expected rgb_NNNNN.jpg ({_LAYOUT})")
+    depth_of = {path.stem.removeprefix("depth_"): path.name for path in (root / depth).iterdir() if is_picture(path.name)}
     shots = [
         Shot(
             id=f"{scene}_{variation}_{camera}_{frame}",
             image=f"{rgb}/{name}",
-            depth=f"{depth}/depth_{frame}.png",
+            depth=f"{depth}/{depth_of.get(frame, f'depth_{frame}.png')}",
             intrinsics=partial(_of_frame, intrinsics, frame, root / trees.text / take),
         )
         for name, frame in zip(names, frames, strict=True)
@@ -113,24 +123,26 @@ def _sequence(
 
 
 def _of_frame(table: dict[int, Intrinsics] | None, frame: str, where: Path, size: tuple[int, int]) -> Intrinsics:
+    """The camera of a frame of ``size``: the release's, scaled to a resized copy, or that of the copy's own text file."""
     if table is None:
         if size != _SIZE:
             raise DataError(f"{where}/intrinsic.txt: missing, and {size[0]} x {size[1]} is not the release's 1242 x 375")
         return _INTRINSICS
     if int(frame) not in table:
         raise DataError(f"{where}/intrinsic.txt: no row for frame {int(frame)}")
-    return table[int(frame)]
+    found = table[int(frame)]
+    if np.allclose(found, _INTRINSICS, rtol=0, atol=2):
+        return scaled_intrinsics(found, _SIZE, size, f"{where}/intrinsic.txt")
+    return check_intrinsics(found, size, f"{where}/intrinsic.txt")
 
 
 def _read_intrinsics(path: Path, camera: int) -> dict[int, Intrinsics] | None:
     """Frame -> (fx, fy, cx, cy) from lines ``frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]`` under a header."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    except FileNotFoundError:
+    if not path.is_file():
         return None
     table = {}
-    for number, line in enumerate(lines, 2):
-        if not line.strip():
+    for number, line in read_lines(path, "camera file"):
+        if number == 1 and not line.split()[0].isdigit():
             continue
         try:
             frame, of, fx, fy, cx, cy = line.split()

@@ -7,7 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alberti.depth.data import Augmentation as Augmentation
+    from alberti.depth.config import Augmentation as Augmentation
+    from alberti.depth.config import DepthTrainConfig as DepthTrainConfig
+    from alberti.depth.config import published_recipe as published_recipe
     from alberti.depth.models import DepthModel as DepthModel
     from alberti.depth.models import build_depth_model as build_depth_model
     from alberti.depth.pixelformer import PixelFormer as PixelFormer
@@ -15,12 +17,10 @@ if TYPE_CHECKING:
     from alberti.depth.predict import predict_array as predict_array
     from alberti.depth.predict import predict_batch as predict_batch
     from alberti.depth.predict import predict_folder as predict_folder
-    from alberti.depth.train import DepthTrainConfig as DepthTrainConfig
-    from alberti.depth.train import published_recipe as published_recipe
     from alberti.depth.train import train_depth as train_depth
 
 _HOMES = {
-    "Augmentation": "data",
+    "Augmentation": "config",
     "DepthModel": "models",
     "build_depth_model": "models",
     "PixelFormer": "pixelformer",
@@ -28,8 +28,8 @@ _HOMES = {
     "predict_array": "predict",
     "predict_batch": "predict",
     "predict_folder": "predict",
-    "DepthTrainConfig": "train",
-    "published_recipe": "train",
+    "DepthTrainConfig": "config",
+    "published_recipe": "config",
     "train_depth": "train",
 }
 __all__ = sorted(_HOMES)

@@ -14,37 +14,12 @@ import torch
 from torch import Tensor
 
 from alberti.data.transforms import View, transform
-from alberti.errors import ConfigError
+from alberti.depth.config import Augmentation
 from alberti.geometry.camera import Camera
 
 FRACTION_BITS = 5
 FRACTION = 1 << FRACTION_BITS
 """Parts of a pixel that a rotation tells apart, as OpenCV's bilinear interpolation does."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How a picture becomes a training sample. Depth, which is along the optical axis, changes under none of these."""
-
-    crop: tuple[int, int]
-    """Height and width that the network sees, at a random place."""
-    height: int | None = None
-    """Resize pictures to this height before, keeping their aspect; None: as they are. Too small ones grow to the crop."""
-    kb_crop: bool = False
-    """Cut KITTI's benchmark crop (352x1216, at the bottom, centred) first."""
-    flip: float = 0.5
-    """Probability of mirroring."""
-    jitter: float = 0.5
-    """Probability of a change of gamma, brightness and colour, each within 10 % (BTS's recipe for KITTI)."""
-    rotate_degrees: float = 0.0
-    """Largest rotation about the principal point, which keeps z as it is."""
-
-    def __post_init__(self) -> None:
-        for name in ("flip", "jitter"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name}: expected a probability, got {getattr(self, name)}")
-        if min(self.crop) < 32:
-            raise ConfigError(f"crop: expected at least 32x32 (height x width), got {self.crop[0]}x{self.crop[1]}")
 
 
 @dataclass(frozen=True)

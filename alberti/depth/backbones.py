@@ -8,8 +8,8 @@ from alberti.depth.dpt import frozen_stem
 from alberti.depth.efficientnet import imagenet_state_dict, trunk_state_dict
 from alberti.depth.pixelformer import PixelFormer
 from alberti.depth.swin import backbone_state_dict
-from alberti.depth.weights import read_weights
 from alberti.errors import CheckpointError, ConfigError
+from alberti.weights import read_weights
 
 TIMM_NAMES = {
     ("pixelformer", "tiny07"): "swin_tiny_patch4_window7_224.ms_in22k",

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alberti.depth.augmentation import Augmentation as Augmentation
 from alberti.depth.augmentation import Change, colour_tables
 from alberti.depth.resident import Resident, keep_resident
 from alberti.depth.samples import DepthSamples

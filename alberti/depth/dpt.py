@@ -5,8 +5,6 @@ transformers runs square inputs (the hybrid: its training size) only; :func:`dpt
 whose sides divide by 32.
 """
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from alberti.depth.efficientnet import TIMM_NAME, freeze
-from alberti.errors import CheckpointError, ConfigError
+from alberti.errors import CheckpointError, ConfigError, first_line
+from alberti.weights import own_weights, quiet
 
 if TYPE_CHECKING:
     from transformers import DPTConfig, DPTForDepthEstimation
@@ -125,16 +124,16 @@ def load_dpt(path: str | Path, *, revision: str | None = None) -> "DPTForDepthEs
     from transformers.models.dpt.modeling_dpt import DPTForDepthEstimation
 
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = DPTForDepthEstimation.from_pretrained(
                 path, revision=revision or "main", use_safetensors=True, output_loading_info=True, dtype=torch.float32
             )
             network, report = loaded
+            own_weights(network)
     except Exception as error:  # transformers, safetensors and the hub client raise types of their own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path}: no DPT model that can be loaded ({first}). Expected a folder with config.json and model.safetensors, or "
-            f"a hub id"
+            f"{path}: no DPT model that can be loaded ({first_line(error)}). Expected a folder with config.json and "
+            "model.safetensors, or a hub id"
         ) from error
     # Weights left out would be random ones, which nobody would notice before the metrics.
     if report["missing_keys"] or report["mismatched_keys"]:
@@ -164,22 +163,8 @@ def frozen_stem(network: nn.Module) -> nn.Module | None:
 
 def save_dpt(network: "DPTForDepthEstimation", folder: Path) -> None:
     """Write config.json and model.safetensors."""
-    with _quiet():
+    with quiet():
         network.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers for what takes a tenth of a second."""
-    from transformers.utils import logging
-
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
 
 
 def dpt_forward(network: "DPTForDepthEstimation", pixels: Tensor) -> Tensor:

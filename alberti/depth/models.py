@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alberti.depth.pixelformer import IMAGENET_MEAN, IMAGENET_STD, PixelFormer, PixelFormerConfig, guess_variant
-from alberti.depth.weights import load_strictly, read_weights
 from alberti.errors import CheckpointError, ConfigError, DataError
 from alberti.files import read_json, write_json
+from alberti.weights import load_strictly, read_weights
 
 SIDECAR = "depth_model.json"
 KINDS = ("metric", "inverse_relative")

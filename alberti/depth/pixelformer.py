@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from alberti.depth.efficientnet import CHANNELS, EfficientNetBackbone
 from alberti.depth.swin import Mlp, RelativePositionBias, SwinBackbone, from_windows, pad_to_windows, to_windows
-from alberti.depth.weights import load_strictly, read_weights
 from alberti.errors import CheckpointError, ConfigError
+from alberti.weights import load_strictly, read_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from alberti.depth.appearance import draw_appearance
 from alberti.depth.augmentation import Change, colour_tables
+from alberti.depth.config import DepthTrainConfig
 from alberti.depth.models import DepthModel
-from alberti.depth.train import DepthLoss, DepthTrainConfig, DepthTrainResult
+from alberti.depth.train import DepthLoss, DepthTrainResult
 from alberti.diffusion.randomness import chance
 from alberti.diffusion.sources import SceneSource
 from alberti.errors import ConfigError
 from alberti.seeding import numpy_generator
 from alberti.training import Batch, discard_checkpoints, train_loop
 from alberti.training.step_graph import to_device
+from alberti.weights import weights_hash
 
 _FLIP = 0.5
 OnStep = Callable[[int, nn.Module], None]
@@ -57,7 +59,7 @@ def train_on_streets(
 ) -> DepthTrainResult:
     """Train ``model`` on the streets of ``source``; interrupted calls resume from ``checkpoints``.
 
-    Of ``config`` the loop, the range of depth and the loss's settings count: pictures are whole, at the source's size.
+    Of ``config`` the optimisation, the range of depth and the loss's settings count: pictures are whole, at the source's size.
 
     Args:
         strength: of the changes of appearance, see :mod:`alberti.depth.appearance`.
@@ -68,16 +70,21 @@ def train_on_streets(
     """
     if source.height % 32 or source.width % 32:
         raise ConfigError(f"streets: expected sides divisible by 32, got {source.width} x {source.height}")
-    key: dict[str, Any] = {"streets": source.fingerprint, "strength": strength, "model": vars(model.info)}
-    batches = RenderedBatches(source, config.loop.seed, strength)
+    key: dict[str, Any] = {
+        "streets": source.fingerprint,
+        "strength": strength,
+        "model": vars(model.info),
+        "weights": weights_hash(model),
+    }
+    batches = RenderedBatches(source, config.training.seed, strength)
     result = train_loop(
-        model, DepthLoss(model.kind, batches, config), len(source), config.loop,
+        model, DepthLoss(model.kind, batches, config), len(source), config.training,
         checkpoints=checkpoints, run_key=key, description=description, device=device, on_step=on_step,
     )  # fmt: skip
 
     def discard() -> None:
         if checkpoints is not None:
-            discard_checkpoints(checkpoints, key, config.loop)
+            discard_checkpoints(checkpoints, key, config.training)
 
     trained = result.load_ema().eval()
     assert isinstance(trained, DepthModel)

@@ -4,7 +4,8 @@ import numpy as np
 
 from alberti.data.manifest import Dataset
 from alberti.data.transforms import View, transform
-from alberti.depth.augmentation import Augmentation, Change, centre_of, cut, draw_change
+from alberti.depth.augmentation import Change, centre_of, cut, draw_change
+from alberti.depth.config import CACHE_MB, Augmentation
 from alberti.errors import DataError
 from alberti.metrics.depth import kb_window
 from alberti.seeding import numpy_generator
@@ -16,7 +17,7 @@ _Crop = tuple[int, int, int, int]
 class DepthSamples:
     """Pictures with depth of one data set, resized once and kept in memory up to ``cache_mb``."""
 
-    def __init__(self, dataset: Dataset, augmentation: Augmentation, cache_mb: float = 512.0):
+    def __init__(self, dataset: Dataset, augmentation: Augmentation, cache_mb: float = CACHE_MB):
         dataset.require_metric_depth()
         lacking = [sample.id for sample in dataset if sample.image is None or sample.depth is None]
         if lacking:

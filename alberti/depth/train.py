@@ -1,10 +1,9 @@
 """Fine-tuning of depth models, with the recipes that DPT and PixelFormer were published with."""
 
-import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,68 +13,18 @@ from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
 from alberti.depth.appearance import change_appearance
-from alberti.depth.augmentation import Augmentation, apply_tables
+from alberti.depth.augmentation import apply_tables
+from alberti.depth.config import DepthTrainConfig
 from alberti.depth.data import Batches, Mixture, spread
 from alberti.depth.models import DepthModel
 from alberti.depth.samples import DepthSamples
-from alberti.depth.weights import read_weights
 from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.training import Batch, LoopConfig, TrainResult, discard_checkpoints, loop_key, train_loop
+from alberti.training import Batch, TrainResult, discard_checkpoints, train_loop
 from alberti.training.step_graph import PreparedLoss, no_search
-
-
-@dataclass(frozen=True)
-class DepthTrainConfig:
-    """How to train a depth model. The loss follows from the model's kind: SILog for metric ones, the
-    scale-and-shift-invariant trimmed loss plus ``gradient_weight`` x the gradient loss for relative ones.
-
-    ``loop.cuda_graph`` replays whole steps as one CUDA graph, for small models whose kernels take longer to launch than to run.
-    """
-
-    loop: LoopConfig
-    augmentation: Augmentation
-    min_depth: float = 1e-3
-    max_depth: float = 80.0
-    """Ground truth outside (min_depth, max_depth] metres is not trained on."""
-    gradient_weight: float = 0.5
-    trim: float = 0.2
-    alignment: str = "median"
-    mix_ratio: float = 0.0
-    """Share of the second data set among the samples."""
-    validate_every: int = 0
-    """Steps between validations; 0: only at the end. The weights with the least error are kept."""
-    validation_images: int = 64
-    cache_mb: float = 512.0
-    """Memory for decoded pictures of each data set. One that fits, and is seen whole, is kept on the device instead."""
-    workers: int = 0
-    """Threads that read ahead where pictures are not kept on the device; 0: none."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_depth < self.max_depth:
-            raise ConfigError(f"expected 0 <= min_depth < max_depth, got {self.min_depth} and {self.max_depth}")
-        if self.validate_every < 0 or self.validation_images < 1:
-            raise ConfigError("validate_every must not be negative and validation_images must be at least 1")
-
-
-def published_recipe(name: str, num_samples: int, *, epochs: int = 20, batch_size: int = 8, **changes: Any) -> DepthTrainConfig:
-    """The published training of "dpt" (as the paper fine-tunes it) or "pixelformer" (on KITTI).
-
-    ``changes`` override fields of the loop. DPT: 384 crops, lr 1e-4 -> 1e-6, 4 warm-up epochs (the number of epochs is not
-    published). PixelFormer: the benchmark crop, 352x1120, 1 degree of rotation, lr 4e-5 -> 4e-6, depth above 1 m only.
-    """
-    per_epoch = max(1, num_samples // batch_size)
-    loop = LoopConfig(steps=epochs * per_epoch, batch_size=batch_size, lr=1e-4, lr_schedule="cosine", weight_decay=1e-2)
-    if name == "dpt":
-        loop = replace(loop, lr_final=1e-6, warmup_steps=min(4, epochs // 2) * per_epoch)
-        return DepthTrainConfig(replace(loop, **changes), Augmentation((384, 384)))
-    if name == "pixelformer":
-        loop = replace(loop, lr=4e-5, lr_final=4e-6, lr_schedule="polynomial")
-        augmentation = Augmentation((352, 1120), kb_crop=True, rotate_degrees=1.0)
-        return DepthTrainConfig(replace(loop, **changes), augmentation, min_depth=1.0)
-    raise ConfigError(f"recipe: expected 'dpt' or 'pixelformer', got {name!r}")
+from alberti.weights import read_weights, weights_hash
 
 
 @dataclass
@@ -116,7 +65,7 @@ def train_depth(
     Raises:
         DataError: a sample without image or depth, or no depth in the range of ``config``.
     """
-    if validation is not None and config.loop.ema_decay:
+    if validation is not None and config.training.ema_decay:
         raise ConfigError("ema_decay: validation chooses among the weights of steps, not among averages; set it to 0")
     key = _run_key(model, dataset, mix, validation, config, run_key)
     mixture = _mixture(dataset, mix, config)
@@ -126,17 +75,17 @@ def train_depth(
 
     def on_step(done: int, current: nn.Module) -> None:
         due = config.validate_every and done % config.validate_every == 0
-        if checked is not None and (due or done == config.loop.steps):
+        if checked is not None and (due or done == config.training.steps):
             assert isinstance(current, DepthModel)
             best.offer(done, validation_error(current, checked, config), current)
 
-    seen_whole = config.loop.steps * config.loop.batch_size >= len(mixture)
-    with Batches(mixture, config.loop.seed, config.loop.batch_size, config.workers, resident=seen_whole) as batches:
+    seen_whole = config.training.steps * config.training.batch_size >= len(mixture)
+    with Batches(mixture, config.training.seed, config.training.batch_size, config.workers, resident=seen_whole) as batches:
         result = train_loop(
             model,
             DepthLoss(model.kind, batches, config),
             len(mixture),
-            config.loop,
+            config.training,
             checkpoints=checkpoints,
             run_key=key,
             description=description,
@@ -150,7 +99,7 @@ def train_depth(
     def discard() -> None:
         best.discard()
         if checkpoints is not None:
-            discard_checkpoints(checkpoints, key, config.loop)
+            discard_checkpoints(checkpoints, key, config.training)
 
     return DepthTrainResult(trained, result.ema_state, result.history, best.rows, best.step, discard)
 
@@ -163,25 +112,13 @@ def _run_key(
     config: DepthTrainConfig,
     run_key: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    settings = {
-        name: value for name, value in vars(config).items() if name not in ("loop", "augmentation", "cache_mb", "workers")
-    }
     data = [None if part is None else part.info.fingerprint for part in (dataset, mix, validation)]
     return {
-        "depth": {**settings, "augmentation": vars(config.augmentation), "loop": loop_key(config.loop)},
+        "depth": config.key(),
         "data": data,
-        "model": {**vars(model.info), "weights": _digest(model)},
+        "model": {**vars(model.info), "weights": weights_hash(model)},
         **(run_key or {}),
     }
-
-
-def _digest(model: nn.Module) -> str:
-    """SHA-256 over the weights, so that a run never resumes one that started from others."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _mixture(dataset: Dataset, mix: Dataset | None, config: DepthTrainConfig) -> Mixture:

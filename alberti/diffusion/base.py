@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
-from alberti.diffusion.config import BaseConfig, Schedule
+from alberti.diffusion.config import BaseConfig
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.image_losses import gradient_difference
 from alberti.diffusion.model import DepthDiffusion
@@ -18,7 +18,7 @@ from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
-from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+from alberti.training import Batch, discard_checkpoints, train_loop
 from alberti.training.step_graph import PreparedLoss, to_device
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
@@ -87,17 +87,16 @@ def train_base(
             f"{config.height}; set both to the same size"
         )
     model = build_small_base(config, source.captions()) if start is None else DepthDiffusion.load(start)
-    key = {"config": config.model_dump(mode="json", exclude={"checkpoint_every", "cuda_graph"}), "data": source.fingerprint}
+    key = {"config": config.key(), "data": source.fingerprint}
     if others or start is not None:
         key |= {"others": [other.fingerprint for other in others], "start": None if start is None else model_hash(model)}
     vae_key, unet_key = {"train": "vae", **key}, {"train": "unet", **key}
-    vae_loop, unet_loop = _loop(config.vae, config), _loop(config.unet, config)
 
     vae_history: list[dict[str, float]] = []
     if start is None:
         trainer = _prepare(VaeTrainer(model.vae), config)
         vae_result = train_loop(
-            trainer, _VaeLoss(source, config), len(source), vae_loop,
+            trainer, _VaeLoss(source, config), len(source), config.vae,
             checkpoints=checkpoints, run_key=vae_key, description="VAE", device=device,
         )  # fmt: skip
         vae_result.load_ema()
@@ -109,7 +108,7 @@ def train_base(
     encoded = [(_Encoded if part.fresh else _EncodedOnce)(part, model, config) for part in sources]
     unet_trainer = _prepare(UNetTrainer(model), config)
     unet_result = train_loop(
-        unet_trainer, _UNetLoss(encoded, config, model), max(len(part) for part in sources), unet_loop,
+        unet_trainer, _UNetLoss(encoded, config, model), max(len(part) for part in sources), config.unet,
         checkpoints=checkpoints, run_key=unet_key, description="UNet", device=device,
     )  # fmt: skip
     unet_result.load_ema()
@@ -118,8 +117,8 @@ def train_base(
     model.to("cpu").save(out)
     if checkpoints is not None:
         if start is None:
-            discard_checkpoints(checkpoints, vae_key, vae_loop)
-        discard_checkpoints(checkpoints, unet_key, unet_loop)
+            discard_checkpoints(checkpoints, vae_key, config.vae)
+        discard_checkpoints(checkpoints, unet_key, config.unet)
     return {
         "vae": quality,
         "unet": {"loss": unet_result.history[-1]["loss"]},
@@ -127,23 +126,6 @@ def train_base(
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in model.modules().items()},
         "history": {"vae": vae_history, "unet": unet_result.history},
     }
-
-
-def _loop(schedule: Schedule, config: BaseConfig) -> LoopConfig:
-    return LoopConfig(
-        steps=schedule.steps,
-        batch_size=schedule.batch_size,
-        lr=schedule.lr,
-        lr_schedule=schedule.lr_schedule,
-        warmup_steps=schedule.warmup_steps,
-        accumulate=schedule.accumulate,
-        ema_decay=schedule.ema_decay,
-        mixed_precision=config.precision,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        seed=config.seed,
-        cuda_graph=config.cuda_graph,
-    )
 
 
 def _prepare(trainer: nn.Module, config: BaseConfig) -> nn.Module:
@@ -154,10 +136,10 @@ def _prepare(trainer: nn.Module, config: BaseConfig) -> nn.Module:
     return trainer
 
 
-def _load(source: TrainingSource, config: BaseConfig, batch: Batch, device: torch.device) -> SourceBatch:
+def _load(source: TrainingSource, config: BaseConfig, seed: int, batch: Batch, device: torch.device) -> SourceBatch:
     data = source.batch(batch.indices, batch.visits, device)
     if config.flip:
-        flipped = to_device(chance(config.seed, "flip", data["ids"], batch.visits, 0.5), device)
+        flipped = to_device(chance(seed, "flip", data["ids"], batch.visits, 0.5), device)
         data["image"] = torch.where(flipped.view(-1, 1, 1, 1), data["image"].flip(-1), data["image"])
         data["depth"] = torch.where(flipped.view(-1, 1, 1), data["depth"].flip(-1), data["depth"])
     if config.channels_last:
@@ -174,8 +156,9 @@ class _VaeLoss(PreparedLoss):
         self.shape = (config.latent_channels, config.height // factor, config.width // factor)
 
     def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        data = _load(self.source, self.config, batch, device)
-        return {"image": data["image"], "noise": streams(self.config.seed, "vae", data["ids"], batch.visits)}
+        seed = self.config.vae.seed
+        data = _load(self.source, self.config, seed, batch, device)
+        return {"image": data["image"], "noise": streams(seed, "vae", data["ids"], batch.visits)}
 
     def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
@@ -196,7 +179,7 @@ class _Encoded:
     def batch(self, batch: Batch, device: torch.device) -> tuple[list[str], Tensor, Tensor, Tensor, Tensor]:
         """ids, mean and deviation of the latents (B, C, h, w), tokens (B, L), condition (B, 1, h, w)."""
         self.base.vae.to(device)
-        data = _load(self.source, self.config, batch, device)
+        data = _load(self.source, self.config, self.config.unet.seed, batch, device)
         mean, deviation = self.base.encode_image(data["image"])
         tokens = self.base.tokenize(data["captions"]).to(device)
         return data["ids"], mean.float(), deviation.float(), tokens, self.base.condition(data["depth"])
@@ -239,7 +222,7 @@ class _EncodedOnce(_Encoded):
             self._encode_all(device)
         ids = [self._ids[index] for index in batch.indices]
         probability = 0.5 if self.config.flip else 0.0
-        flipped = to_device(chance(self.config.seed, "flip", ids, batch.visits, probability).long(), device)
+        flipped = to_device(chance(self.config.unet.seed, "flip", ids, batch.visits, probability).long(), device)
         rows = to_device(torch.tensor(batch.indices), device)
         mean, deviation, condition = (self._columns[i][flipped, rows].float() for i in range(3))
         return ids, mean, deviation, self._columns[3][rows], condition
@@ -275,7 +258,7 @@ class _UNetLoss(PreparedLoss):
 
     @torch.no_grad()
     def _prepare(self, encoded: _Encoded, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        seed, schedule = self.config.seed, self.schedule
+        seed, schedule = self.config.unet.seed, self.schedule
         ids, mean, deviation, tokens, condition = encoded.batch(batch, device)
         t = timesteps(seed, ids, batch.visits, schedule.num_steps)
         dropped = to_device(chance(seed, "caption", ids, batch.visits, self.config.caption_dropout), device)

@@ -1,24 +1,23 @@
 """Settings of the diffusion part. Light on purpose: neither torch nor diffusers is imported here."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from alberti.training.settings import Optimisation, Precision
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Schedule(_Frozen):
-    """How long and how fast one network is trained."""
-
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    lr: float = Field(gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
-    lr_schedule: Literal["constant", "cosine", "polynomial"] = "cosine"
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    accumulate: int = Field(default=1, gt=0)
 
 
 class BaseConfig(_Frozen):
@@ -43,22 +42,23 @@ class BaseConfig(_Frozen):
     vocabulary: int = 1024
     max_tokens: int = 48
 
-    vae: Schedule = Schedule(steps=8000, batch_size=128, lr=4e-4, warmup_steps=200, ema_decay=0.999)
-    unet: Schedule = Schedule(steps=20000, batch_size=256, lr=4e-4, warmup_steps=500, ema_decay=0.9995)
+    vae: Optimisation = Optimisation(
+        steps=8000, batch_size=128, lr=4e-4, warmup_steps=200, ema_decay=0.999,
+        lr_schedule="cosine", weight_decay=0.0, checkpoint_every=1000, log_every=50,
+    )  # fmt: skip
+    unet: Optimisation = Optimisation(
+        steps=20000, batch_size=256, lr=4e-4, warmup_steps=500, ema_decay=0.9995,
+        lr_schedule="cosine", weight_decay=0.0, checkpoint_every=1000, log_every=50,
+    )  # fmt: skip
+    """The UNet's and, with it, the text encoder's."""
     kl_weight: float = 3e-5
     gradient_weight: float = 1.0
     """Weight of the loss on image gradients at three scales, which keeps edges crisp, beside the L1 loss."""
     caption_dropout: float = 0.1
     min_snr_gamma: float | None = 5.0
     flip: bool = True
-    precision: Literal["no", "bf16"] = "no"
     compile: bool = False
     channels_last: bool = False
-    cuda_graph: bool = False
-    """On a GPU replay whole training steps as CUDA graphs: small networks else wait for Python."""
-    checkpoint_every: int = 1000
-    log_every: int = 50
-    seed: int = 0
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "BaseConfig":
@@ -90,45 +90,85 @@ class BaseConfig(_Frozen):
             "text_heads": 2,
             "vocabulary": 640,
             "max_tokens": 32,
-            "vae": Schedule(steps=30, batch_size=8, lr=2e-3),
-            "unet": Schedule(steps=30, batch_size=8, lr=1e-3, ema_decay=0.9),
-            "checkpoint_every": 20,
-            "log_every": 10,
+            "vae": Optimisation(steps=30, batch_size=8, lr=2e-3, lr_schedule="cosine", weight_decay=0.0),
+            "unet": Optimisation(steps=30, batch_size=8, lr=1e-3, lr_schedule="cosine", weight_decay=0.0, ema_decay=0.9),
         }
         return cls.model_validate(values | changes)
 
+    def key(self) -> dict[str, Any]:
+        """What of the settings changes the result, JSON-able."""
+        rest = self.model_dump(mode="json", exclude={"vae", "unet"})
+        return {**rest, "vae": self.vae.key(), "unet": self.unet.key()}
 
-class FinetuneConfig(_Frozen):
-    """Fine-tuning of a base, with or without a constraint."""
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    lr: float = Field(default=1e-5, gt=0)
-    lr_schedule: Literal["constant", "cosine", "polynomial"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = 1e-2
-    accumulate: int = Field(default=1, gt=0)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["no", "bf16"] = "no"
-    seed: int = 0
+Lines = Annotated[int, Field(gt=1)]
 
-    constraint: str | None = "perspective"
-    """A name of :data:`alberti.diffusion.constraints.CONSTRAINTS`; None fine-tunes without one."""
-    weight: float = Field(default=0.01, ge=0)
+
+class ConstraintSettings(_Frozen):
+    """How a constraint acts in fine-tuning: the definitions and defaults of those fields of :class:`FinetuneConfig` that only a
+    constraint uses.
+    """
+
+    weight: NonNegativeFloat = 0.01
+    """Of the constraint's value in the loss."""
+    vanishing_points: Literal["dataset", "detected"] = "dataset"
+    """Which vanishing points the constraint is to get: those of the data set, or those that ``annotate`` found in its pictures.
+    ``finetune`` takes points from its caller, who looks here.
+    """
     schedule: Literal["all", "alpha_bar", "t_max"] = "all"
-    t_min: int = Field(default=0, ge=0)
-    t_max: int = Field(default=1000, ge=0)
+    """Noise levels that it acts at: all alike, weighted by alpha_bar, or those within ``t_min`` and ``t_max``."""
+    t_min: NonNegativeInt = 0
+    t_max: NonNegativeInt = 1000
     """The window of timesteps, inclusive, for schedule "t_max"."""
-    num_lines: int = Field(default=1000, gt=1)
+    num_lines: Lines = 1000
+    """Lines through each vanishing point."""
     decoder: Literal["full", "tiny"] = "full"
-    decode_chunk: int = Field(default=0, ge=0)
+    decode_chunk: NonNegativeInt = 0
     """Images that the decoder holds in memory at once; 0: as many as fit in about 12 GiB, see ``ConstraintTerm``."""
-    rollout_steps: int = Field(default=0, ge=0)
+    rollout_steps: NonNegativeInt = 0
     """0: the constraint acts on the one-step estimate, as published. Otherwise on pictures that the model samples itself in
     this many steps from the batch's depth maps; ``schedule`` then has no say.
     """
-    rollout_gradient_steps: int = Field(default=2, gt=0)
+    rollout_gradient_steps: PositiveInt = 2
     """Last steps of the rollout that gradients flow through; the memory of a training step grows with them."""
+    compile_decoder: bool = False
+    """The constraint's decoder alone, channels last: with Stable Diffusion's VAE a step takes 1.6 times an unconstrained one's
+    instead of 3, after a minute of compiling.
+    """
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ConstraintSettings":
+        if self.t_min > self.t_max:
+            raise ValueError(f"t_min: must not exceed t_max = {self.t_max}, got {self.t_min}")
+        if self.rollout_steps and self.rollout_gradient_steps > self.rollout_steps:
+            raise ValueError(
+                f"rollout_gradient_steps: at most rollout_steps = {self.rollout_steps}, got {self.rollout_gradient_steps}"
+            )
+        return self
+
+
+class FinetuneConfig(_Frozen):
+    """Fine-tuning of a base, with or without a constraint.
+
+    The fields from ``weight`` to ``compile_decoder`` are a constraint's, see :class:`ConstraintSettings`. Left out, they have
+    the defaults of that class with a constraint, and are None without one; ``constrained`` has them as one object.
+    """
+
+    training: Optimisation
+
+    constraint: str | None = "perspective"
+    """A name of :data:`alberti.diffusion.constraints.CONSTRAINTS`; None fine-tunes without one."""
+    weight: NonNegativeFloat | None = None
+    vanishing_points: Literal["dataset", "detected"] | None = None
+    schedule: Literal["all", "alpha_bar", "t_max"] | None = None
+    t_min: NonNegativeInt | None = None
+    t_max: NonNegativeInt | None = None
+    num_lines: Lines | None = None
+    decoder: Literal["full", "tiny"] | None = None
+    decode_chunk: NonNegativeInt | None = None
+    rollout_steps: NonNegativeInt | None = None
+    rollout_gradient_steps: PositiveInt | None = None
+    compile_decoder: bool | None = None
 
     prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = None
     """What the base is expected to predict; a base that predicts something else is refused. None: whatever it
@@ -144,32 +184,50 @@ class FinetuneConfig(_Frozen):
     channels_last: bool = False
     compile: bool = False
     """The denoiser, and the constraint's decoder with it."""
-    compile_decoder: bool = False
-    """The constraint's decoder alone, channels last: with Stable Diffusion's VAE a step takes 1.6 times an unconstrained one's
-    instead of 3, after a minute of compiling.
-    """
-    cuda_graph: bool = False
-    """On a GPU replay whole training steps as CUDA graphs: small networks else wait for Python. The constraint then decodes all
-    samples of a batch, also those that its schedule leaves out.
-    """
 
-    checkpoint_every: int = Field(default=0, ge=0)
-    log_every: int = Field(default=10, gt=0)
     validate_every: int = Field(default=0, ge=0)
     """Steps between validation pictures; 0: none."""
     validation_samples: int = Field(default=4, gt=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_constraint(cls, values: Any) -> Any:
+        """The constraint's fields that are left out: defaults where there is a constraint, None where there is none."""
+        if not isinstance(values, dict):
+            return values
+        constraint = values.get("constraint", cls.model_fields["constraint"].default)
+        known = ConstraintSettings.model_fields
+        if constraint is not None:
+            if empty := [name for name in known if name in values and values[name] is None]:
+                raise ValueError(f"{empty[0]}: the constraint {constraint!r} needs a value; leave it out for the default")
+            return {name: field.default for name, field in known.items()} | values
+        if spare := [name for name in known if values.get(name) is not None]:
+            raise ValueError(
+                f"{spare[0]}: only a constraint makes use of it, and constraint is null; leave it out, or name a constraint"
+            )
+        return values
+
     @model_validator(mode="after")
     def _consistent(self) -> "FinetuneConfig":
-        if self.t_min > self.t_max:
-            raise ValueError(f"t_min: must not exceed t_max = {self.t_max}, got {self.t_min}")
-        if self.rollout_steps and self.rollout_gradient_steps > self.rollout_steps:
-            raise ValueError(
-                f"rollout_gradient_steps: at most rollout_steps = {self.rollout_steps}, got {self.rollout_gradient_steps}"
-            )
+        try:
+            _ = self.constrained
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         if self.lora_rank and self.train != "unet":
             raise ValueError(f"lora_rank: adapters sit on the UNet, so train must be 'unet', got {self.train!r}")
         return self
+
+    @property
+    def constrained(self) -> ConstraintSettings | None:
+        """The constraint's fields; None without a constraint."""
+        if self.constraint is None:
+            return None
+        return ConstraintSettings.model_validate({name: getattr(self, name) for name in ConstraintSettings.model_fields})
+
+    def key(self) -> dict[str, Any]:
+        """What of the settings changes the result, apart from ``training``: how memory is saved and what is shown does not."""
+        indifferent = {"training", "vanishing_points", "validate_every", "validation_samples", "gradient_checkpointing"}
+        return self.model_dump(mode="json", exclude=indifferent)
 
 
 class VanishingGuidance(_Frozen):
@@ -219,7 +277,7 @@ class SampleConfig(_Frozen):
     the result.
     """
     seed: int = 0
-    precision: Literal["no", "bf16"] = "no"
+    precision: Precision = "no"
     compile: bool = False
     channels_last: bool = False
 
@@ -227,10 +285,10 @@ class SampleConfig(_Frozen):
 class TinyDecoderConfig(_Frozen):
     """Distilling a small decoder that stands in for the VAE's when the constraint decodes its estimates."""
 
-    steps: int = Field(default=4000, gt=0)
-    batch_size: int = Field(default=16, gt=0)
-    lr: float = Field(default=5e-4, gt=0)
-    warmup_steps: int = Field(default=100, ge=0)
+    training: Optimisation = Optimisation(
+        steps=4000, batch_size=16, lr=5e-4, lr_schedule="cosine", warmup_steps=100, weight_decay=0.0,
+        checkpoint_every=500, log_every=50,
+    )  # fmt: skip
     width: int = Field(default=64, gt=0)
     """Channels at every level."""
     blocks: int = Field(default=3, gt=0)
@@ -238,7 +296,4 @@ class TinyDecoderConfig(_Frozen):
     estimates: float = Field(default=0.5, ge=0, le=1)
     """Share of samples that are the base's own one-step estimates at random noise levels, the rest are true latents."""
     gradient_weight: float = 1.0
-    precision: Literal["no", "bf16"] = "no"
-    checkpoint_every: int = 500
-    log_every: int = Field(default=50, gt=0)
-    seed: int = 0
+    """Of the loss on image gradients, beside the L1 loss."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
-from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.training.step_graph import no_search
 
@@ -56,17 +55,19 @@ class ConstraintTerm:
     """
 
     def __init__(self, base: DepthDiffusion, config: FinetuneConfig, device: torch.device):
-        base.check_decoder(config.decoder, "decoder")
+        settings = config.constrained
         assert config.constraint is not None
+        assert settings is not None
+        base.check_decoder(settings.decoder, "decoder")
         self.constraint: Constraint = constraint_named(config.constraint)
-        self.num_lines = config.num_lines
-        self.chunk, self._pixels = config.decode_chunk, _PIXELS[config.decoder]
-        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        compiled = config.compile or config.compile_decoder
-        self.channels_last = config.channels_last or config.compile_decoder
+        self.num_lines = settings.num_lines
+        self.chunk, self._pixels = settings.decode_chunk, _PIXELS[settings.decoder]
+        self.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+        compiled = config.compile or settings.compile_decoder
+        self.channels_last = config.channels_last or settings.compile_decoder
         decoder = (
-            FrozenDecoder(base.vae, channels_last_norms=self.channels_last and compiled)
-            if config.decoder == "full"
+            base.frozen_decoder(channels_last_norms=self.channels_last and compiled)
+            if settings.decoder == "full"
             else copy.deepcopy(base.tiny_decoder.decoder)
         )
         self.decoder = decoder.to(device, self.dtype).eval().requires_grad_(False)

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alberti.errors import ConfigError
-from alberti.losses.orientation import blur, edge_change, gray, grid_misfit, present, stray_share
+from alberti.geometry.presence import present
+from alberti.losses.orientation import blur, edge_change, gray, grid_misfit, stray_share
 from alberti.losses.perspective import perspective_loss, perspective_profile
 
 _TOLERANCE = 3.0

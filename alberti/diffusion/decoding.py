@@ -9,6 +9,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from alberti.families.codecs import latent_affine
+
 _FUSED_HEAD = 256
 """The widest attention head that fast fused kernels take."""
 
@@ -28,7 +30,7 @@ class FrozenDecoder(nn.Module):
     def __init__(self, vae: Any, *, channels_last_norms: bool = False):
         super().__init__()
         self.post_quant_conv, self.decoder = copy.deepcopy(vae.post_quant_conv), copy.deepcopy(vae.decoder)
-        self.scale = 1 / vae.config.scaling_factor
+        self.scale, self.shift = latent_affine(vae)
         _replace(self.decoder, _merged)
         for module in self.decoder.modules():
             if isinstance(module, Attention) and module.inner_dim // module.heads > _FUSED_HEAD:
@@ -38,9 +40,15 @@ class FrozenDecoder(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, latents: Tensor) -> Tensor:
-        latents = latents * self.scale
+        latents = latents * _like(self.scale, latents)
+        if self.shift is not None:
+            latents = latents + _like(self.shift, latents)
         decoded: Tensor = self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
         return decoded
+
+
+def _like(value: Any, latents: Tensor) -> Any:
+    return value.to(latents) if isinstance(value, Tensor) else value
 
 
 class ChannelsLastGroupNorm(nn.Module):

@@ -6,6 +6,7 @@ base trained here is always conditioned on given depth, so its estimator is a ti
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,8 +20,8 @@ pipeline, as this model was trained.
 """
 
 
-def write_untrained_estimator(folder: Path) -> None:
-    """Write ``depth_estimator/`` and ``feature_extractor/`` into a model folder; the same bytes every time."""
+def untrained_estimator() -> Any:
+    """A ``DPTForDepthEstimation`` of random weights, the same every time."""
     from transformers import DPTConfig, DPTForDepthEstimation
 
     config = DPTConfig(
@@ -37,7 +38,12 @@ def write_untrained_estimator(folder: Path) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        DPTForDepthEstimation(config).save_pretrained(folder / "depth_estimator", safe_serialization=True)
+        return DPTForDepthEstimation(config)
+
+
+def write_untrained_estimator(folder: Path) -> None:
+    """Write ``depth_estimator/`` and ``feature_extractor/`` into a model folder; the same bytes every time."""
+    untrained_estimator().save_pretrained(folder / "depth_estimator", safe_serialization=True)
     write_text(folder / "depth_estimator" / "README.md", _README)
     write_json(
         folder / "feature_extractor" / "preprocessor_config.json",

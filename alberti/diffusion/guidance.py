@@ -5,10 +5,11 @@ edges of each of its surfaces are from a grid of lines to that surface's vanishi
 down that energy's gradient, which runs through decoder and denoiser as in diffusion posterior sampling (Chung et al. 2023)
 and universal guidance (Bansal et al. 2023).
 The energy is our own, :func:`alberti.losses.orientation.grid_misfit`; docs/method.md says what other routes gave.
+``alberti/guidance.py`` brings it to pipelines of diffusers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,23 +19,70 @@ from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.config import VanishingGuidance
 from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
-from alberti.diffusion.objective import predict_x0
 from alberti.errors import ConfigError
-from alberti.losses.orientation import grid_misfit, present
+from alberti.families.steps import NoiseStep
+from alberti.geometry.presence import present
+from alberti.losses.orientation import grid_misfit
 
 Points = Sequence[Sequence[float]] | None
+
+
+class VanishingEnergy:
+    """How far the edges of pictures are from grids of lines to their vanishing points, and which way lowers it.
+
+    Args:
+        decoder: latents (R, C, h, w) to pictures (R, 3, H, W) in [-1, 1], frozen.
+        points: for each picture of the batch its homogeneous vanishing points in pixels; None or empty: the picture is
+            left as it is.
+        surfaces: for each picture (K, H, W) bool, which of its points each pixel's surface contains, or None: all of them
+            everywhere. None: so for all pictures.
+        device: of the latents.
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        config: VanishingGuidance,
+        points: Sequence[Points],
+        surfaces: Sequence[np.ndarray | None] | None,
+        device: torch.device,
+    ):
+        self.decoder, self.config = decoder, config
+        batch = torch.from_numpy(stack_vanishing_points(points)).to(device)
+        self.rows = present(batch).any(dim=1).nonzero()[:, 0]
+        self.points = batch[self.rows]
+        self.surfaces = None if surfaces is None else _stack_surfaces(surfaces, batch.shape[1]).to(device)[self.rows]
+
+    def slope(self, estimates: Tensor, part: slice) -> Tensor:
+        """Gradient of the energy by clean latents, each picture's scaled to unit mean square.
+
+        Args:
+            estimates: (R, C, h, w), the clean latents of the guided pictures ``rows[part]``.
+        """
+        with torch.enable_grad():
+            inputs = estimates.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.misfit(self.decode(inputs), part).sum(), inputs)
+        return gradient / mean_square(gradient).sqrt()
+
+    def misfit(self, images: Tensor, part: slice) -> Tensor:
+        """(R,) of pictures (R, 3, H, W) in [0, 1]."""
+        surfaces = None if self.surfaces is None else self.surfaces[part]
+        config = self.config
+        return grid_misfit(images, self.points[part], tolerance=config.tolerance, balance=config.balance, surfaces=surfaces)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (R, C, h, w) to pictures (R, 3, H, W) in [0, 1], float32."""
+        dtype = next(self.decoder.parameters()).dtype
+        return ((self.decoder(latents.to(dtype)).float() + 1) / 2).clamp(0, 1)
 
 
 class VanishingGuide:
     """Turns the edges of pictures in the making towards their vanishing points.
 
     Args:
-        points: for each picture of the batch its homogeneous vanishing points in pixels; None or empty: the picture is
-            left as it is.
+        points, surfaces: see :class:`VanishingEnergy`.
         steps: denoising steps of the whole run, among which the strength is shared.
         decoder: what :func:`guide_decoder` made of the model, for several guides to share; None: made here.
-        surfaces: for each picture (K, H, W) bool, which of its points each pixel's surface contains, or None: all of them
-            everywhere. None: so for all pictures.
 
     Raises:
         ConfigError: the model lacks the tiny decoder that is asked for.
@@ -49,48 +97,34 @@ class VanishingGuide:
         decoder: nn.Module | None = None,
         surfaces: Sequence[np.ndarray | None] | None = None,
     ):
-        self.decoder = guide_decoder(model, config) if decoder is None else decoder
-        self.config, self.prediction_type = config, model.schedule.prediction_type
-        self.step = config.strength / steps
-        batch = torch.from_numpy(stack_vanishing_points(points)).to(model.device)
-        self.rows = present(batch).any(dim=1).nonzero()[:, 0]
-        self.points = batch[self.rows]
-        self.surfaces = None if surfaces is None else _stack_surfaces(surfaces, batch.shape[1]).to(model.device)[self.rows]
+        decoder = guide_decoder(model, config) if decoder is None else decoder
+        self.energy, self.config = VanishingEnergy(decoder, config, points, surfaces, model.device), config
+        self.size = config.strength / steps
 
-    def push(self, denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, alpha_bar: Tensor) -> Tensor | None:
+    def push(self, denoise: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, step: NoiseStep) -> Tensor | None:
         """What to add to the latents once the solver has made its step from ``x_t``; None outside of the window.
 
         Args:
             denoise: (some rows of x_t, their indices (R,)) -> predictions, with gradients.
             x_t: (B, C, h, w) float32.
-            alpha_bar: scalar tensor on the CPU, the noise level of ``x_t``.
+            step: the solver's, from ``x_t``.
 
         Returns:
             (B, C, h, w), zero for pictures without vanishing points.
         """
-        if not (len(self.rows) and self.config.alpha_min <= float(alpha_bar) <= self.config.alpha_max):
+        energy, config = self.energy, self.config
+        if not (len(energy.rows) and config.alpha_min <= step.alpha_bar <= config.alpha_max):
             return None
-        level = alpha_bar.to(x_t.device)
         result = torch.zeros_like(x_t)
-        for start in range(0, len(self.rows), self.config.chunk):
-            part = slice(start, start + self.config.chunk)
-            rows = self.rows[part]
+        for start in range(0, len(energy.rows), config.chunk):
+            part = slice(start, start + config.chunk)
+            rows = energy.rows[part]
             with torch.enable_grad():
                 noisy = x_t[rows].detach().requires_grad_()
-                x0 = predict_x0(denoise(noisy, rows), noisy, level, self.prediction_type)
-                value = self._misfit(self._decode(x0), part)
-                (gradient,) = torch.autograd.grad(value.sum(), noisy)
-            result[rows] = -self.step * even_step(gradient)
+                x0 = step.x0(noisy, denoise(noisy, rows))
+            (gradient,) = torch.autograd.grad(x0, noisy, energy.slope(x0, part))
+            result[rows] = -self.size * even_step(gradient)
         return result
-
-    def _misfit(self, images: Tensor, part: slice) -> Tensor:
-        surfaces = None if self.surfaces is None else self.surfaces[part]
-        config = self.config
-        return grid_misfit(images, self.points[part], tolerance=config.tolerance, balance=config.balance, surfaces=surfaces)
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        dtype = next(self.decoder.parameters()).dtype
-        return ((self.decoder(latents.to(dtype)).float() + 1) / 2).clamp(0, 1)
 
 
 def guide_decoder(model: DepthDiffusion, config: VanishingGuidance) -> nn.Module:
@@ -108,8 +142,12 @@ def guide_decoder(model: DepthDiffusion, config: VanishingGuidance) -> nn.Module
 
 def even_step(gradient: Tensor) -> Tensor:
     """g / (|g| + rms(g)) for each picture's gradient g: in proportion where it is small, below 1 where it is large."""
-    scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
-    return gradient / (gradient.abs() + scale)
+    return gradient / (gradient.abs() + mean_square(gradient).sqrt())
+
+
+def mean_square(values: Tensor) -> Tensor:
+    """Of each picture's values, (B, 1, ...), and never zero."""
+    return values.square().mean(dim=tuple(range(1, values.ndim)), keepdim=True).clamp(min=1e-24)
 
 
 def _stack_surfaces(surfaces: Sequence[np.ndarray | None], count: int) -> Tensor:
@@ -129,11 +167,3 @@ def require_points(points: Iterable[Points]) -> None:
             "vanishing_guidance: no picture has vanishing points to be guided by; generate from a data set whose manifest "
             "has them (rendered, or annotated), or leave vanishing_guidance out"
         )
-
-
-def step_alpha_bar(solver: Any, time: Tensor, index: int) -> Tensor:
-    """Share of signal power at step ``index`` of a diffusers solver, whose time is ``time``; a scalar float32 tensor."""
-    if hasattr(solver, "alphas_cumprod"):
-        return solver.alphas_cumprod[int(time)].float().cpu()
-    noise = solver.sigmas[index].double().cpu()
-    return ((1 - noise) ** 2 / ((1 - noise) ** 2 + noise**2)).float()

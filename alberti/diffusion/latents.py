@@ -4,7 +4,6 @@ images.
 Kept as memory-mapped .npy files, shared by all arms and processes that fine-tune the same base on the same data.
 """
 
-import fcntl
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
-from alberti.diffusion.hashing import module_hash, tokenizer_hash
+from alberti.diffusion.hashing import tokenizer_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sources import DatasetSource
 from alberti.files import atomic_folder, sha256_json, write_json
 from alberti.geometry.camera import flip_homography, transform_vanishing_points
+from alberti.geometry.presence import present
 from alberti.progress import Progress
 from alberti.training.step_graph import to_device
+from alberti.weights import weights_hash
 
 _BATCH = 16
 
@@ -93,10 +95,9 @@ def _to(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _transform(points: np.ndarray, homography: np.ndarray) -> np.ndarray:
-    present = (points != 0).any(axis=1)
-    moved = np.zeros_like(points)
-    if present.any():
-        moved[present] = transform_vanishing_points(points[present], homography)
+    there, moved = present(points), np.zeros_like(points)
+    if there.any():
+        moved[there] = transform_vanishing_points(points[there], homography)
     return moved
 
 
@@ -106,7 +107,7 @@ def training_cache(model: DepthDiffusion, source: DatasetSource, root: Path | No
     Processes and parallel runs that want the same cache wait for the one that builds it.
     """
     model.check_size(source.height, source.width)
-    channels = 1 if model.controlnet is None else 3
+    channels = model.condition_channels
     if root is None:
         holder = tempfile.TemporaryDirectory(prefix="alberti-cache-")
         _build(model, source, Path(holder.name), device)
@@ -116,8 +117,7 @@ def training_cache(model: DepthDiffusion, source: DatasetSource, root: Path | No
     key = sha256_json(_key(model, source, device))[:16]
     folder = root / "latents" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{key}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder.with_name(f".{key}.lock")):
         if not (folder / "cache.json").is_file():
             with atomic_folder(folder) as temporary:
                 _build(model, source, temporary, device)
@@ -129,9 +129,9 @@ def _key(model: DepthDiffusion, source: DatasetSource, device: torch.device) -> 
     return {
         "version": 1,
         "data": source.fingerprint,
-        "vae": module_hash(model.vae),
-        "scale": model.vae.config.scaling_factor,
-        "text_encoder": module_hash(model.text_encoder),
+        "vae": weights_hash(model.vae),
+        "scale": model.vae.config.get("scaling_factor"),
+        "text_encoder": weights_hash(model.text_encoder),
         "tokenizer": tokenizer_hash(model),
         "controlnet": model.controlnet is not None,
         "device": device.type,

@@ -2,8 +2,7 @@
 
 import importlib
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,17 @@ import diffusers
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
-from transformers.utils import logging
 
 from alberti.diffusion.folders import check_weights, component_config, conditioning_of, locate, vae_factor
 from alberti.diffusion.objective import normalise_depth
 from alberti.diffusion.schedules import NoiseSchedule
 from alberti.errors import CheckpointError, ConfigError
 from alberti.files import atomic_folder, read_json, write_json
+from alberti.weights import own_weights, quiet, read_tensors
 
 _CONTROLNET = "diffusers.models.controlnets.controlnet.ControlNetModel"
 _AUTOENCODER_TINY = "diffusers.models.autoencoders.autoencoder_tiny.AutoencoderTiny"
@@ -145,8 +144,29 @@ class DepthDiffusion:
         """Image pixels a latent pixel."""
         return vae_factor(self.vae.config)
 
+    @property
+    def condition_channels(self) -> int:
+        """Of :meth:`condition`, all alike."""
+        return 1 if self.controlnet is None else 3
+
+    @property
+    def lora_targets(self) -> list[str]:
+        """Names of the denoiser's layers that low-rank adapters sit on."""
+        from alberti.diffusion.lora import TARGETS
+
+        return TARGETS
+
+    def tokenizers(self) -> list[Any]:
+        return [self.tokenizer]
+
     def denoiser(self) -> Denoiser:
         return Denoiser(self.unet, self.controlnet)
+
+    def frozen_decoder(self, **options: Any) -> nn.Module:
+        """A frozen copy of the decoder, cheap to differentiate: latents to pictures in [-1, 1]; ``FrozenDecoder``'s options."""
+        from alberti.diffusion.decoding import FrozenDecoder
+
+        return FrozenDecoder(self.vae, **options)
 
     def check_prediction_type(self, expected: str) -> None:
         """CheckpointError unless the scheduler says that the model predicts ``expected``."""
@@ -221,7 +241,7 @@ class DepthDiffusion:
         """
         from alberti.diffusion.lora import merged_unet, write_lora
 
-        with atomic_folder(folder) as target, _quiet():
+        with atomic_folder(folder) as target, quiet():
             write_lora(self.unet, target / "lora")
             modules = {**self.modules(), "unet": merged_unet(self.unet)}
             for name, module in modules.items():
@@ -272,19 +292,6 @@ class DepthDiffusion:
         }
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars of transformers and diffusers, one for every few megabytes read or written."""
-    shown = [library for library in (logging, diffusers.utils.logging) if library.is_progress_bar_enabled()]
-    for library in shown:
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
-
-
 def _current_class(entry: list[str]) -> list[str]:
     """An entry of model_index.json: Stable Diffusion 2's names a class that transformers 5 no longer has."""
     return [entry[0], _RENAMED.get(entry[1], entry[1])]
@@ -292,7 +299,7 @@ def _current_class(entry: list[str]) -> list[str]:
 
 def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> Any:
     try:
-        with _quiet():
+        with quiet():
             network, report = kind.from_pretrained(folder / component, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{folder / component}: cannot be loaded as {kind.__name__}: {error}") from error
@@ -302,6 +309,7 @@ def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> A
             f"{folder / component}: the weights do not fit config.json: {', '.join(missing[:3])} and "
             f"{max(0, len(missing) - 3)} more are missing or of another shape; copy or train the model again"
         )
+    own_weights(network)
     return network.eval()
 
 
@@ -329,6 +337,6 @@ def _write(module: Any, folder: Path, dtype: torch.dtype | None) -> None:
         return
     # Converted in the file, not in memory: the model goes on in its own precision.
     for path in folder.glob("*.safetensors"):
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
         save_file(stored, path, {"format": "pt"})

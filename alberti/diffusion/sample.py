@@ -1,25 +1,26 @@
 """Generating pictures from depth maps: batched, resumable, and the same bytes for any number of processes."""
 
-import fcntl
 import inspect
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import SampleConfig
-from alberti.diffusion.guidance import Points, VanishingGuide, guide_decoder, require_points, step_alpha_bar
+from alberti.diffusion.guidance import Points, VanishingGuide, guide_decoder, require_points
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
+from alberti.families.steps import noise_step
 from alberti.files import sha256_file, sha256_json
 from alberti.geometry.camera import Camera
 from alberti.geometry.surfaces import points_on_surfaces
@@ -86,7 +87,7 @@ def sample_images(
     # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
     for index, time in enumerate(solver.timesteps):
         denoise.at(solver, time)
-        push = guide.push(denoise, latents, step_alpha_bar(solver, time, index)) if guide is not None else None
+        push = guide.push(denoise, latents, noise_step(solver, index)) if guide is not None else None
         latents = solver.step(denoise(latents), time, latents, return_dict=False)[0]
         if push is not None:
             latents = latents + push
@@ -227,9 +228,7 @@ def generate(
 
 def prepare(model: DepthDiffusion, config: SampleConfig, device: str | torch.device | None) -> None:
     """Move a model to ``device`` (None: a GPU if there is one) and set it up for sampling, in place."""
-    if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    model.to(device, torch.bfloat16 if config.precision == "bf16" else None)
+    model.to(choose_device(device), torch.bfloat16 if config.precision == "bf16" else None)
     for module in model.modules().values():
         module.eval()
         if config.channels_last:
@@ -262,18 +261,10 @@ def _path(folder: Path, sample: Sample) -> Path:
     return folder / "images" / f"{sample.id}.png"
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock that the kernel releases even if this process is killed."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _finish(dataset: Dataset, partial: Path, out: Path, config: SampleConfig) -> None:
     """Turn the finished pictures into the data set ``out``, in whichever process sees all of them first."""
     lock = partial.with_name(f"{partial.name}.lock")
-    with _locked(lock):
+    with FileLock(lock):
         if not partial.is_dir() or not all(_path(partial, sample).is_file() for sample in dataset):
             return
         write_dataset(

@@ -6,6 +6,7 @@ Variance-preserving schedulers mix ``x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_b
 signal-to-noise ratio, so that a weight given over ``alpha_bar`` means the same for every model.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +32,11 @@ class NoiseSchedule:
     prediction_type: str
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> "NoiseSchedule":
+    def from_scheduler(cls, scheduler: Any, tokens: int | None = None) -> "NoiseSchedule":
         """Read it off a diffusers scheduler's config.
+
+        Args:
+            tokens: of a picture (2 x 2 latents), which a dynamic time shift depends on; None: the least that it knows.
 
         Raises:
             CheckpointError: the prediction type or the betas are of a kind that is not known here.
@@ -40,10 +44,9 @@ class NoiseSchedule:
         config = scheduler.config
         steps = int(config.num_train_timesteps)
         if type(scheduler).__name__.startswith("FlowMatch"):
-            if config.get("use_dynamic_shifting"):
-                raise CheckpointError("scheduler: use_dynamic_shifting is not supported; give a fixed shift")
             linear = torch.arange(1, steps + 1, dtype=torch.float64) / steps
-            sigma = config.shift * linear / (1 + (config.shift - 1) * linear)
+            shift = dynamic_shift(config, tokens) if config.get("use_dynamic_shifting") else config.shift
+            sigma = shift * linear / (1 + (shift - 1) * linear)
             return cls((1 - sigma) ** 2 / ((1 - sigma) ** 2 + sigma**2), "flow")
         prediction_type = config.get("prediction_type", "epsilon")
         if prediction_type not in ("epsilon", "v_prediction") or not hasattr(scheduler, "alphas_cumprod"):
@@ -87,3 +90,14 @@ class NoiseSchedule:
 
 def _per_sample(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
+
+
+def dynamic_shift(config: Any, tokens: int | None) -> float:
+    """The shift of a flow's times for pictures of so many tokens: larger pictures need more noise (Esser et al. 2024).
+
+    diffusers' pipelines interpolate mu linearly over the number of tokens; "exponential" means a shift of e^mu, "linear" of mu.
+    """
+    low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = least + (most - least) * ((low if tokens is None else tokens) - low) / (high - low)
+    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu

@@ -17,26 +17,26 @@ from alberti.seeding import derive_seed
 
 
 def build_small_base(config: BaseConfig, captions: Iterable[str]) -> DepthDiffusion:
-    """An untrained model with random weights from ``config.seed`` and a tokenizer trained on ``captions``."""
+    """An untrained model with random weights from the seeds of ``config.vae`` and ``config.unet``, and a tokenizer trained on
+    ``captions``.
+    """
     tokenizer = train_tokenizer(captions, config.vocabulary, config.max_tokens)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        return DepthDiffusion(
-            unet=_unet(config),
-            vae=_vae(config),
-            text_encoder=_text_encoder(config, tokenizer),
-            tokenizer=tokenizer,
-            scheduler=DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                prediction_type=config.prediction_type,
-                clip_sample=False,
-                set_alpha_to_one=False,
-                # Sampling starts at the noisiest trained step, where "leading" would start some steps below it.
-                timestep_spacing="trailing",
-            ),
-        )
+        torch.manual_seed(derive_seed(config.vae.seed, "weights", "vae"))
+        vae = _vae(config)
+        torch.manual_seed(derive_seed(config.unet.seed, "weights", "unet"))
+        unet, text_encoder = _unet(config), _text_encoder(config, tokenizer)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=config.prediction_type,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        # Sampling starts at the noisiest trained step, where "leading" would start some steps below it.
+        timestep_spacing="trailing",
+    )
+    return DepthDiffusion(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
 
 
 def _vae(config: BaseConfig) -> AutoencoderKL:

@@ -1,6 +1,5 @@
 """Where training pictures come from: a data set on disk, or streets rendered as they are needed."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from alberti.data.manifest import Dataset
 from alberti.data.transforms import stack_vanishing_points
+from alberti.device import choose_device
 from alberti.errors import ConfigError, DataError
+from alberti.parallel import core_count
 from alberti.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class DatasetSource:
         self._images = _array((count, self.height, self.width, 3), np.uint8)
         self._depth = _array((count, self.height, self.width), np.float32)
         self._read = np.zeros(count, dtype=bool)
-        self._pool = ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(min(_READERS, core_count()))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -165,7 +166,7 @@ class SceneSource:
 
     def captions(self) -> list[str]:
         """Captions of the first streets, enough to meet every word."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device()
         count = min(self.count, _CAPTIONED)
         return self._render([self._id(index, 0) for index in range(count)], device, with_images=False)["captions"]
 

@@ -8,6 +8,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import TinyDecoderConfig
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.image_losses import gradient_difference
@@ -17,14 +18,14 @@ from alberti.diffusion.objective import predict_x0
 from alberti.diffusion.randomness import chance, gaussian, timesteps
 from alberti.diffusion.sources import DatasetSource
 from alberti.seeding import derive_seed
-from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+from alberti.training import Batch, discard_checkpoints, train_loop
 
 
 def build_tiny_decoder(base: DepthDiffusion, config: TinyDecoderConfig) -> AutoencoderTiny:
     """An untrained decoder for ``base``'s scaled latents; its encoder is as small as the class allows and not used."""
     levels = base.factor.bit_length()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(config.seed, "tiny"))
+        torch.manual_seed(derive_seed(config.training.seed, "tiny"))
         return AutoencoderTiny(
             latent_channels=base.vae.config.latent_channels,
             encoder_block_out_channels=(8,) * levels,
@@ -47,34 +48,23 @@ def distil_tiny_decoder(
     It learns on what the constraint will show it: latents of ``dataset``, and the base's own one-step estimates of
     them from random noise levels. The loss is L1 plus L1 of image gradients against the full decoder's picture.
     """
-    where = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = choose_device(device)
     base.to(where)
     for module in base.modules().values():
         module.eval().requires_grad_(False)
     base.tiny_decoder = None
-    key = {"train": "tiny decoder", "config": config.model_dump(mode="json"), "base": model_hash(base)}
+    key = {"train": "tiny decoder", "config": config.model_dump(mode="json", exclude={"training"}), "base": model_hash(base)}
     key["data"] = dataset.info.fingerprint
     cache = training_cache(base, DatasetSource(dataset, keep=False), checkpoints, where)
     tiny = build_tiny_decoder(base, config)
     tiny.encoder.requires_grad_(False)
-    loop = LoopConfig(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        lr_schedule="cosine",
-        warmup_steps=config.warmup_steps,
-        mixed_precision=config.precision,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        seed=config.seed,
-    )
     loss = _Distillation(base, cache, config)
     result = train_loop(
-        tiny.decoder, loss, len(cache), loop,
+        tiny.decoder, loss, len(cache), config.training,
         checkpoints=checkpoints, run_key=key, description="tiny decoder", device=device,
     )  # fmt: skip
     if checkpoints is not None:
-        discard_checkpoints(checkpoints, key, loop)
+        discard_checkpoints(checkpoints, key, config.training)
     base.tiny_decoder = tiny.eval().requires_grad_(False)
     base.to("cpu")
     return result.history
@@ -96,7 +86,7 @@ class _Distillation:
 
     @torch.no_grad()
     def _latents(self, batch: Batch, device: torch.device) -> Tensor:
-        seed, visits = self.config.seed, batch.visits
+        seed, visits = self.config.training.seed, batch.visits
         ids = [self.cache.ids[index] for index in batch.indices]
         draw: dict[str, Any] = {"ids": ids, "visits": visits, "shape": self.cache.latent_shape}
         flipped = chance(seed, "flip", ids, visits, 0.5)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alberti import processes
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import FinetuneConfig, SampleConfig
 from alberti.diffusion.constrained import ConstraintTerm
 from alberti.diffusion.hashing import model_hash
@@ -23,8 +23,9 @@ from alberti.diffusion.rollout import Rollout
 from alberti.diffusion.sources import DatasetSource
 from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
+from alberti.geometry.presence import present
 from alberti.images import write_image
-from alberti.training import Batch, LoopConfig, discard_checkpoints, train_loop
+from alberti.training import Batch, discard_checkpoints, train_loop
 from alberti.training.step_graph import PreparedLoss
 
 
@@ -79,28 +80,28 @@ def finetune(
         base.check_prediction_type(config.prediction_type)
     base.check_size(dataset[0].height, dataset[0].width)
     source = DatasetSource(dataset, dict(vanishing_points), keep=False)
-    absent = int((~(source.points != 0).any(axis=(1, 2))).sum())
+    absent = int((~present(source.points).any(axis=1)).sum())
     if config.constraint is not None and absent == len(dataset):
         raise DataError(
             f"{dataset.folder}: not one of the {absent} images has a vanishing point, so the constraint "
             f"{config.constraint!r} would have nothing to act on; annotate them, or fine-tune with constraint: null"
         )
-    where = _device(device)
+    where = choose_device(device)
     base.to(where)
     key = _run_key(base, source, config, run_key)
     cache = training_cache(base, source, checkpoints, where)
     trainable = _choose_parameters(base, config)
-    term = ConstraintTerm(base, config, where) if config.constraint is not None and config.weight > 0 else None
+    settings = config.constrained
+    term = ConstraintTerm(base, config, where) if settings is not None and settings.weight > 0 else None
     objective = Objective(base, cache, config, term)
     # Only the denoiser is needed from here on; the decoder's copy is the constraint's own.
     base.vae.to("cpu"), base.text_encoder.to("cpu")
     denoiser = _prepare(base.denoiser(), config)
-    loop = _loop(config)
     result = train_loop(
         denoiser,
         objective,
         len(cache),
-        loop,
+        config.training,
         checkpoints=checkpoints,
         run_key=key,
         description=f"fine-tuning ({config.constraint or 'unconstrained'})",
@@ -115,7 +116,7 @@ def finetune(
         base,
         result.history,
         {"samples": len(dataset), "without_vanishing_points": absent, "trained_parameters": trainable},
-        lambda: discard_checkpoints(checkpoints, key, loop) if checkpoints is not None else None,
+        lambda: discard_checkpoints(checkpoints, key, config.training) if checkpoints is not None else None,
     )
 
 
@@ -124,18 +125,19 @@ class Objective(PreparedLoss):
 
     def __init__(self, base: DepthDiffusion, cache: TrainingCache, config: FinetuneConfig, term: ConstraintTerm | None):
         self.schedule, self.cache, self.config, self.term = base.schedule, cache, config, term
-        steps = config.rollout_steps
-        self.rollout = Rollout(base.schedule, steps, config.rollout_gradient_steps) if steps else None
+        self.rollout = None
+        if (settings := config.constrained) is not None and settings.rollout_steps:
+            self.rollout = Rollout(base.schedule, settings.rollout_steps, settings.rollout_gradient_steps)
 
     def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        config, schedule, visits = self.config, self.schedule, batch.visits
+        config, schedule, visits, seed = self.config, self.schedule, batch.visits, self.config.training.seed
         ids = [self.cache.ids[index] for index in batch.indices]
-        flipped = chance(config.seed, "flip", ids, visits, 0.5 if config.flip else 0.0)
-        dropped = chance(config.seed, "caption", ids, visits, config.caption_dropout)
-        t = timesteps(config.seed, ids, visits, schedule.num_steps)
+        flipped = chance(seed, "flip", ids, visits, 0.5 if config.flip else 0.0)
+        dropped = chance(seed, "caption", ids, visits, config.caption_dropout)
+        t = timesteps(seed, ids, visits, schedule.num_steps)
         inputs = {
             **vars(self.cache.batch(batch.indices, flipped, dropped, device)),
-            **{name: streams(config.seed, name, ids, visits) for name in ("latent", "noise", "rollout")},
+            **{name: streams(seed, name, ids, visits) for name in ("latent", "noise", "rollout")},
             "t": t,
             "model_t": schedule.model_timesteps(t),
             "level": schedule.alpha_bar(t),
@@ -144,16 +146,17 @@ class Objective(PreparedLoss):
 
     def _constrained(self, indices: list[int], flipped: Tensor, t: Tensor, device: torch.device) -> dict[str, Tensor]:
         """The samples that the constraint acts on, ``rows`` of the batch, and what it needs of them."""
-        config, points = self.config, self.cache.points(indices, flipped)
+        settings, points = self.config.constrained, self.cache.points(indices, flipped)
+        assert settings is not None
         if self.rollout is None:
             level = self.schedule.alpha_bar(t)
-            factor = constraint_weight(config.schedule, level, t, t_min=config.t_min, t_max=config.t_max)
+            factor = constraint_weight(settings.schedule, level, t, t_min=settings.t_min, t_max=settings.t_max)
         else:
             level, factor = torch.ones(len(t)), torch.ones(len(t))
-        weights = config.weight * factor * (points != 0).any(dim=(1, 2))
+        weights = settings.weight * factor * present(points).any(dim=1)
         # Decided on the CPU, so that no sample is decoded for nothing and the GPU is not waited for. A captured step decodes
         # all, for its shapes must not change.
-        rows = torch.arange(len(t)) if config.cuda_graph else (weights > 0).nonzero().flatten()
+        rows = torch.arange(len(t)) if self.config.training.cuda_graph else (weights > 0).nonzero().flatten()
         images = self.cache.images([indices[row] for row in rows.tolist()], flipped[rows], device)
         return {"rows": rows, "images": images, "points": points[rows], "weights": weights[rows], "clean": level[rows]}
 
@@ -197,11 +200,8 @@ class Objective(PreparedLoss):
 
 
 def _run_key(base: DepthDiffusion, source: DatasetSource, config: FinetuneConfig, run_key: dict[str, Any]) -> dict[str, Any]:
-    # How memory is saved and how often something is shown or stored do not change the run.
-    indifferent = {"checkpoint_every", "validate_every", "validation_samples", "gradient_checkpointing", "cuda_graph"}
-    settings = config.model_dump(mode="json", exclude=indifferent)
     points = sha256_json(source.points.astype(np.float64).round(6).tolist())
-    return {**run_key, "config": settings, "base": model_hash(base), "data": source.fingerprint, "points": points}
+    return {**run_key, "config": config.key(), "base": model_hash(base), "data": source.fingerprint, "points": points}
 
 
 def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
@@ -212,8 +212,8 @@ def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
         raise ConfigError(f"train: {config.train!r} needs a base with a ControlNet; this one takes depth as an input channel")
     if config.lora_rank:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            add_lora(base.unet, config.lora_rank)
+            torch.manual_seed(config.training.seed)
+            add_lora(base.unet, config.lora_rank, base.lora_targets)
     elif config.train in ("unet", "all"):
         base.unet.requires_grad_(True)
     if config.train in ("controlnet", "all"):
@@ -224,37 +224,13 @@ def _choose_parameters(base: DepthDiffusion, config: FinetuneConfig) -> int:
 def _prepare(denoiser: Denoiser, config: FinetuneConfig) -> Denoiser:
     networks: list[Any] = [denoiser.unet, denoiser.controlnet]
     for module in filter(None, networks):
-        if config.gradient_checkpointing:
+        if config.gradient_checkpointing and getattr(module, "_supports_gradient_checkpointing", False):
             module.enable_gradient_checkpointing()
         if config.channels_last:
             module.to(memory_format=torch.channels_last)
         if config.compile:
             module.compile()
     return denoiser
-
-
-def _loop(config: FinetuneConfig) -> LoopConfig:
-    return LoopConfig(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        lr_schedule=config.lr_schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        accumulate=config.accumulate,
-        ema_decay=config.ema_decay,
-        mixed_precision=config.precision,
-        checkpoint_every=config.checkpoint_every,
-        log_every=config.log_every,
-        seed=config.seed,
-        cuda_graph=config.cuda_graph,
-    )
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return processes.device()
 
 
 def _validation(
@@ -267,17 +243,17 @@ def _validation(
 
     samples = dataset.samples[: config.validation_samples]
     depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in samples]))
-    settings = SampleConfig(steps=20, solver="ddim", guidance_scale=3.0, seed=config.seed)
+    settings = SampleConfig(steps=20, solver="ddim", guidance_scale=3.0, seed=config.training.seed)
 
     def draw(step: int, model: nn.Module) -> None:
-        if step % config.validate_every and step != config.steps:
+        if step % config.validate_every and step != config.training.steps:
             return
         networks: list[Any] = list(base.modules().values())
         modes = [network.training for network in networks]
         base.to(device)
         for network in networks:
             network.eval()
-        with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, config.precision == "bf16"):
+        with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, config.training.precision == "bf16"):
             pictures = sample_images(
                 base, depth, [sample.caption or "" for sample in samples], [sample.id for sample in samples], settings
             )

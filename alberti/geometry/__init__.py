@@ -9,6 +9,7 @@ from alberti.geometry.camera import (
     transform_vanishing_points,
     vanishing_points_to_directions,
 )
+from alberti.geometry.depth_points import vanishing_points_from_depth
 
 __all__ = [
     "Camera",
@@ -17,5 +18,6 @@ __all__ = [
     "flip_homography",
     "resize_homography",
     "transform_vanishing_points",
+    "vanishing_points_from_depth",
     "vanishing_points_to_directions",
 ]

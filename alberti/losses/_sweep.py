@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alberti.geometry.presence import present
+
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601, the weights of torchvision's rgb_to_grayscale
 _FAR = 1e-30  # below this w / distance, a vanishing point is taken to be at infinity
 
@@ -45,11 +47,11 @@ def sweep_lines(points: Tensor, height: int, width: int, num_lines: int) -> Line
     """
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     x, y, w = points.to(torch.float64).unbind(-1)
-    present = (points != 0).any(dim=-1)
+    there = present(points)
     # v and -v are one point; the angular order needs one of them: w > 0, at infinity x > 0, or x = 0 and y > 0
     sign = torch.where(w != 0, w, torch.where(x != 0, x, y)).sign()
     x, y, w = x * sign - centre_x * w.abs(), y * sign - centre_y * w.abs(), w.abs()
-    inside = ((w > 0) & (x.abs() <= centre_x * w) & (y.abs() <= centre_y * w)) | ~present
+    inside = ((w > 0) & (x.abs() <= centre_x * w) & (y.abs() <= centre_y * w)) | ~there
     distance = torch.hypot(x, y).masked_fill(inside, 1)
     rho = (w / distance).masked_fill(inside, 0)
     forward_x, forward_y = (-x / distance).masked_fill(inside, 1), (-y / distance).masked_fill(inside, 0)
@@ -62,10 +64,10 @@ def sweep_lines(points: Tensor, height: int, width: int, num_lines: int) -> Line
     cos, sin = angle.cos(), angle.sin()
     forward_x, forward_y = forward_x[..., None], forward_y[..., None]
     direction_x, direction_y = forward_x * cos - forward_y * sin, forward_y * cos + forward_x * sin
-    scale = torch.where(inside & present, w, 1)
+    scale = torch.where(inside & there, w, 1)
     through = (direction_x * (y / scale)[..., None]) - direction_y * (x / scale)[..., None]
     offset = torch.where(inside_n, through, scaled_angle * torch.sinc(angle / math.pi))
-    return _sampled(direction_x, direction_y, offset, present, height, width)
+    return _sampled(direction_x, direction_y, offset, there, height, width)
 
 
 def _corner_angles(

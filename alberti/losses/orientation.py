@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alberti.geometry.presence import present
 from alberti.losses._sweep import GRAY
 
 _DERIVATIVE_SIGMA = 0.7
@@ -133,11 +134,6 @@ def _census(image: Tensor, points: Tensor, tolerance: float) -> Tensor:
     weights = (energy[:, None] + 1e-9) ** _WEIGHT_POWER * _votes(towards)
     window = min(_WINDOW, *image.shape[2:])
     return F.avg_pool2d(weights, window, max(1, window // 2)) * window**2
-
-
-def present(points: Tensor) -> Tensor:
-    """Which rows (..., 3) are vanishing points, and not zero."""
-    return (points != 0).any(dim=-1)
 
 
 def gray(image: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import importlib.util
 import torch
 from torch import Tensor, nn
 
+from alberti.geometry.presence import present
 from alberti.losses._sweep import LineMeans, SobelGradient, sweep_lines
 
 
@@ -86,8 +87,7 @@ def torch_loss(pred: Tensor, target: Tensor, points: Tensor, *, num_lines: int) 
     """``perspective_loss`` in PyTorch alone."""
     pred_profile, target_profile = torch_profiles(points, num_lines, pred, target)
     norms = torch.linalg.vector_norm(pred_profile - target_profile, dim=-1)
-    present = (points != 0).any(dim=-1)
-    return norms.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+    return norms.sum(dim=1) / present(points).sum(dim=1).clamp(min=1)
 
 
 def _fused(image: Tensor) -> bool:

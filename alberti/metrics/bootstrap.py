@@ -1,5 +1,6 @@
 """Confidence intervals by resampling images, or seeds and images, with replacement (percentile bootstrap, Efron 1979)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,9 @@ class Crossed:
         return low, high
 
 
-def crossed_bootstrap(values: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> Crossed:
+def crossed_bootstrap(
+    values: np.ndarray, *, groups: Sequence[str] | None = None, resamples: int = 10_000, seed: int = 0
+) -> Crossed:
     """Resample seeds and images independently of each other (the pigeonhole bootstrap, Owen 2007).
 
     Every seed has the same images, so images are not nested in seeds: an image that is hard is hard in all of them. Means
@@ -75,6 +78,8 @@ def crossed_bootstrap(values: np.ndarray, *, resamples: int = 10_000, seed: int 
 
     Args:
         values: (k, s, n): k quantities, s seeds, n images; the same seeds and images in each.
+        groups: the scene of each image, where several images show one: whole scenes are resampled then, and a draw's mean is
+            over the images that its scenes have.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 3 or 0 in values.shape or not np.isfinite(values).all():
@@ -82,6 +87,10 @@ def crossed_bootstrap(values: np.ndarray, *, resamples: int = 10_000, seed: int 
     if resamples < 1:
         raise ValueError(f"expected resamples > 0, got {resamples}")
     _, s, n = values.shape
+    scenes = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(scenes) != n:
+        raise ValueError(f"groups: expected a scene for each of the {n} images, got {len(scenes)}")
+    count = int(scenes.max()) + 1
     means = values.mean((1, 2))
     of_seed = values.mean(2) - means[:, None]
     of_image = values.mean(1) - means[:, None]
@@ -89,8 +98,10 @@ def crossed_bootstrap(values: np.ndarray, *, resamples: int = 10_000, seed: int 
     generator, parts = np.random.default_rng(seed), []
     for start in range(0, resamples, _CHUNK):
         rows = min(_CHUNK, resamples - start)
-        seeds, images = (_picks(generator, count, rows) / count for count in (s, n))
-        draw = _unshrunk(s) * seeds @ of_seed.T + _unshrunk(n) * images @ of_image.T
+        seeds = _picks(generator, s, rows) / s
+        images = _picks(generator, count, rows)[:, scenes].astype(np.float64)
+        images /= images.sum(1, keepdims=True)
+        draw = _unshrunk(s) * seeds @ of_seed.T + _unshrunk(count) * images @ of_image.T
         for index in range(s):
             draw += seeds[:, index, None] * (images @ rest[:, index].T)
         parts.append(means + draw)

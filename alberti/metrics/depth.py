@@ -13,7 +13,9 @@ from alberti.errors import ConfigError, DataError
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "d1", "d2", "d3")
 HIGHER_IS_BETTER = frozenset({"d1", "d2", "d3"})
-ALIGNMENTS = ("none", "median", "affine_disparity")
+ALIGNMENTS = ("none", "median", "affine_disparity", "affine_depth")
+AFFINE = frozenset({"affine_disparity", "affine_depth"})
+"""Those that fit a shift as well: any sign of the prediction is ordinary."""
 KB_SIZE = (352, 1216)
 """(rows, columns) of the KITTI benchmark crop, bottom-centred."""
 
@@ -100,6 +102,16 @@ _LIST = (
         cap_ground_truth=False,
     ),
     Protocol("diode_outdoor", "diode", "none", 446, "DIODE's outdoor validation images, whole image"),
+    Protocol("diode_indoor", "diode", "none", 325, "DIODE's indoor validation images, whole image, to 10 m", max_depth=10.0),
+    Protocol(
+        "diode_all",
+        "diode",
+        "none",
+        771,
+        "all of DIODE's validation images, 0.6 to 350 m, as Marigold",
+        min_depth=0.6,
+        max_depth=350.0,
+    ),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _LIST}
 
@@ -196,6 +208,8 @@ def align(pred: Any, target: Any, mask: Any, how: str, *, max_depth: float = 80.
     - "median": depth up to scale, times median(target) / median(pred).
     - "affine_disparity": inverse depth up to scale and shift. Least squares of scale * pred + shift against 1 / target
       over the mask (Ranftl et al. 2022), then depth = 1 / max(scale * pred + shift, 1 / max_depth).
+    - "affine_depth": depth up to scale and shift (affine-invariant models such as Marigold). Least squares of
+      scale * pred + shift against target over the mask.
 
     Args:
         pred, target, mask: of one shape; pred may be inverse relative depth for "affine_disparity".
@@ -224,20 +238,20 @@ def fit_alignment(pred: np.ndarray, target: np.ndarray, how: str) -> tuple[float
         if not middle > 0:
             raise DataError(f"median alignment needs a positive median, the prediction's is {middle:g}")
         return float(np.median(target)) / middle, 0.0
-    inverse = 1.0 / target
+    wanted = target if how == "affine_depth" else 1.0 / target
     centred = pred - pred.mean()
     spread = float(centred @ centred)
     if not spread > 1e-20 * float(pred @ pred):
-        raise DataError("affine_disparity: the prediction is constant over the valid pixels, no scale and shift fit")
-    scale = float(centred @ (inverse - inverse.mean())) / spread
-    return scale, float(inverse.mean() - scale * pred.mean())
+        raise DataError(f"{how}: the prediction is constant over the valid pixels, no scale and shift fit")
+    scale = float(centred @ (wanted - wanted.mean())) / spread
+    return scale, float(wanted.mean() - scale * pred.mean())
 
 
 def apply_alignment(pred: np.ndarray, how: str, scale: float, shift: float, max_depth: float) -> np.ndarray:
     """The metres that :func:`align` makes of ``pred`` with a scale and shift already fitted."""
     if how == "affine_disparity":
         return 1.0 / np.maximum(scale * pred + shift, 1.0 / max_depth)
-    return pred * scale
+    return pred * scale + shift if how == "affine_depth" else pred * scale
 
 
 def check_alignment(how: str) -> None:
@@ -250,12 +264,13 @@ def score_image(pred: np.ndarray, truth: GroundTruth, protocol: Protocol, alignm
     """One row of a results table: the metrics under a protocol, and what the image was like.
 
     ``pixels`` counts those compared; ``scale`` and ``shift`` are the alignment's; ``pred_median`` and ``target_median``
-    are medians over the pixels before alignment; ``zeros`` counts pixels where the prediction is 0: metric ones become
-    the minimum depth, as in the reference evaluators.
+    are medians over the pixels before alignment; ``correlation`` is that of prediction and ground truth, negative where the
+    prediction falls as depth grows; ``zeros`` counts pixels where the prediction is 0: metric ones become the minimum
+    depth, as in the reference evaluators.
 
     Args:
-        pred: (H, W) as ``truth``, or 352 x 1216 where the protocol has a KB window. Metres, or inverse relative depth
-            for "affine_disparity", where negative values are ordinary.
+        pred: (H, W) as ``truth``, or 352 x 1216 where the protocol has a KB window. Metres, or relative depth for the affine
+            alignments, where negative values are ordinary.
 
     Raises:
         DataError: another kind of ground truth, another size, NaN, infinite or (metric) negative predictions, no pixel.
@@ -278,8 +293,16 @@ def score_image(pred: np.ndarray, truth: GroundTruth, protocol: Protocol, alignm
         "shift": shift,
         "pred_median": float(np.median(values)),
         "target_median": float(np.median(target)),
+        "correlation": _correlation(values, target),
         "zeros": int((values == 0).sum()),
     }
+
+
+def _correlation(values: np.ndarray, target: np.ndarray) -> float:
+    """Pearson's; 0 where one of the two is constant."""
+    a, b = values - values.mean(), target - target.mean()
+    spread = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / spread if spread > 0 else 0.0
 
 
 def check_prediction(pred: np.ndarray, shape: tuple[int, ...], protocol: Protocol, alignment: str) -> np.ndarray:
@@ -290,7 +313,7 @@ def check_prediction(pred: np.ndarray, shape: tuple[int, ...], protocol: Protoco
         raise DataError(
             f"{int((~finite).sum())} of {pred.size} predicted values are NaN or infinite; a prediction is finite everywhere"
         )
-    if alignment != "affine_disparity" and pred.size and pred.min() < 0:
+    if alignment not in AFFINE and pred.size and pred.min() < 0:
         raise DataError(f"{int((pred < 0).sum())} of {pred.size} predicted depths are negative, down to {pred.min():g}")
     if pred.shape == shape:
         return pred
@@ -298,10 +321,54 @@ def check_prediction(pred: np.ndarray, shape: tuple[int, ...], protocol: Protoco
         whole = np.zeros(shape, dtype=pred.dtype)
         whole[kb_window(*shape)] = pred
         return whole
+    check_shape(pred.shape, shape, protocol)
     raise DataError(
         f"the prediction is {_size(pred.shape)} pixels, the ground truth {_size(shape)}; predict at that size, or have it "
         "resized (--resize-predictions bilinear or nearest)"
     )
+
+
+def check_shape(found: tuple[int, ...], shape: tuple[int, ...], protocol: Protocol) -> None:
+    """Refuse a prediction of another size that is no smaller or larger copy of the whole picture.
+
+    A stretched prediction gives plausible numbers, and wrong ones.
+
+    Raises:
+        DataError: no (H, W) map, KITTI's benchmark crop under a protocol for the whole picture, a transposed map, an aspect
+            that differs by more than a factor of 1.5.
+    """
+    sizes = f"the prediction is {_size(found)} pixels, the ground truth {_size(shape)}"
+    if len(found) != 2 or 0 in found:
+        raise DataError(f"{sizes}; expected one (H, W) map")
+    if is_kb_crop(found, shape) and not protocol.kb_window:
+        name = f"{protocol.name}_kb"
+        instead = f"--protocol {name}" if name in PROTOCOLS else "one of the protocols whose names end in _kb"
+        raise DataError(
+            f"{sizes}: that is KITTI's benchmark crop, which does not cover the picture and is not resized to it; score it "
+            f"with {instead}"
+        )
+    if found != shape and found[::-1] == shape:
+        raise DataError(f"{sizes}: rows and columns are swapped; save the transposed map")
+    change = aspect_change(found, shape)
+    if change > MOST_STRETCHED and not (protocol.kb_window and is_kb_crop(found, shape)):
+        raise DataError(f"{sizes}: the aspect differs by a factor of {change:.2f}; a crop or a swapped map, not a resized copy")
+
+
+MOST_STRETCHED = 1.5
+
+
+def aspect_change(found: tuple[int, ...], shape: tuple[int, ...]) -> float:
+    """By which factor the aspect of two (H, W) differs, at least 1."""
+    ratio = (found[1] * shape[0]) / (found[0] * shape[1])
+    return max(ratio, 1 / ratio)
+
+
+def is_kb_crop(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a map of shape ``found`` is KITTI's benchmark crop, at its size or another, of a larger picture of ``shape``."""
+    rows, columns = KB_SIZE
+    if shape[0] < rows or shape[1] < columns or found == shape or tuple(shape) == KB_SIZE:
+        return False
+    return abs(found[1] - found[0] * columns / rows) <= 1.0
 
 
 def as_array(values: Any, name: str) -> np.ndarray:

@@ -1,15 +1,10 @@
 """Scores whole sets of predictions: a row an image, means, confidence intervals, and what they were computed under."""
 
-import contextlib
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -21,8 +16,27 @@ from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json
 from alberti.images import of_one_size
 from alberti.metrics.bootstrap import bootstrap_interval, paired_bootstrap
-from alberti.metrics.depth import METRICS, GroundTruth, Protocol, as_array, check_alignment, get_protocol, score_image
-from alberti.metrics.predictions import check_kind, check_resize, find_predictions, read_prediction, resize_prediction
+from alberti.metrics.depth import (
+    AFFINE,
+    METRICS,
+    GroundTruth,
+    Protocol,
+    as_array,
+    aspect_change,
+    check_alignment,
+    get_protocol,
+    score_image,
+)
+from alberti.metrics.predictions import (
+    check_kind,
+    check_resize,
+    find_predictions,
+    missing_text,
+    names_missing,
+    read_prediction,
+    resize_prediction,
+)
+from alberti.parallel import core_count, ordered_results
 from alberti.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,6 +46,13 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _UNIT_RATIO = 30.0
+_FACTOR_FROM = 0.1
+"""Logarithm of the factor from which one common to all images is told of."""
+_STRETCHED = 1.05
+"""Change of aspect from which a resized prediction is told of."""
+_FALLS = -0.1
+"""Correlation with the ground truth below which a prediction runs against it."""
+_WORTH_PROCESSES = 50
 _LABELS = ("protocol", "ground_truth", "alignment")
 
 
@@ -68,7 +89,7 @@ class Evaluation:
         path = Path(path)
         table = path.with_suffix(".csv")
         with atomic_file(table) as temporary:
-            self.rows.to_csv(temporary, index=False)
+            self.rows.to_csv(temporary, index=False, errors="backslashreplace")
         write_json(path, self.summary)
         return table
 
@@ -90,8 +111,8 @@ def evaluate(
     check_alignment(alignment)
     missing = [name for name in ground_truth if name not in predictions]
     if missing:
-        raise DataError(_missing_text(missing, len(ground_truth), "the predictions"))
-    rows = (_score(name, predictions[name], ground_truth[name], protocol, alignment) for name in ground_truth)
+        raise DataError(names_missing(missing, len(ground_truth), "the predictions"))
+    rows = (_score(name, predictions[name], ground_truth[name], protocol, alignment)[0] for name in ground_truth)
     return summarise(list(rows), protocol, alignment, seed=seed)
 
 
@@ -145,8 +166,7 @@ def evaluate_batches(
 
     def score(frame: Named, prediction: np.ndarray) -> Row:
         truth = GroundTruth(reader.depth(frame, protocol.ground_truth), protocol.ground_truth)
-        prediction = resize_prediction(as_array(prediction, frame.id), truth.depth.shape, resize, protocol)
-        return _score(frame.id, prediction, truth, protocol, alignment)
+        return _score(frame.id, as_array(prediction, frame.id), truth, protocol, alignment, resize)[0]
 
     rows: list[Row] = []
     with Progress(description, len(frames), "images") as progress, ThreadPoolExecutor(max(1, workers)) as pool:
@@ -192,7 +212,7 @@ def evaluate_folder(
     check_kind(folder, alignment)
     paths, missing = find_predictions(folder, frames)
     if missing:
-        raise DataError(_missing_text(missing, len(frames), str(folder)))
+        raise DataError(missing_text(folder, missing, frames))
     reader.check(frames, image=pictures is not None, kind=protocol.ground_truth)
     painter = None
     if pictures is not None:
@@ -218,17 +238,21 @@ def _score_file(
 ) -> Row:
     frame, path = item
     truth = GroundTruth(reader.depth(frame, protocol.ground_truth), protocol.ground_truth)
-    prediction = resize_prediction(read_prediction(path), truth.depth.shape, resize, protocol)
-    row = _score(str(path), prediction, truth, protocol, alignment)
+    row, prediction = _score(str(path), read_prediction(path), truth, protocol, alignment, resize)
     row["id"] = frame.id
     if painter is not None:
         painter.paint(frame.id, reader.read_image(frame), prediction, truth, row)
     return row
 
 
-def _score(name: str, prediction: np.ndarray, truth: GroundTruth, protocol: Protocol, alignment: str) -> Row:
+def _score(
+    name: str, prediction: np.ndarray, truth: GroundTruth, protocol: Protocol, alignment: str, resize: str | None = None
+) -> tuple[Row, np.ndarray]:
+    """The row of a prediction, and the prediction as it was scored."""
     try:
-        return {"id": name, **score_image(prediction, truth, protocol, alignment)}
+        resized = resize_prediction(prediction, truth.depth.shape, resize, protocol)
+        change = 1.0 if resized is prediction else aspect_change(prediction.shape, resized.shape)
+        return {"id": name, **score_image(resized, truth, protocol, alignment), "aspect_change": change}, resized
     except AlbertiError as error:
         raise type(error)(f"{name}: {error}") from None
 
@@ -277,19 +301,46 @@ def _check_units(table: "pd.DataFrame", protocol: Protocol) -> list[str]:
             f"predictions are {ratio:.0f} times the ground truth (median over {len(table)} images): they look like "
             f"{unit}, and metres are expected; divide them by {units[unit]:.0f}, or use --align median if they have no unit"
         )
-    if not 1 / 3 < ratio < 3:
+    notes = _one_factor(table)
+    if not notes and not 1 / 3 < ratio < 3:
         return [f"predictions are {ratio:.3g} times the ground truth in the median: check their unit, or --align median"]
-    return []
+    return notes
+
+
+def _one_factor(table: "pd.DataFrame") -> list[str]:
+    """A note where all images are off by the same factor: what a model does wrong differs from image to image."""
+    factors = (table["pred_median"] / table["target_median"]).to_numpy(np.float64)
+    if len(factors) < 2 or not (np.isfinite(factors) & (factors > 0)).all():
+        return []
+    logs = np.log(factors)
+    off, spread = float(np.median(logs)), float(np.quantile(logs, 0.9) - np.quantile(logs, 0.1))
+    if abs(off) < _FACTOR_FROM or spread > abs(off) / 4:
+        return []
+    factor = float(np.exp(off))
+    return [
+        f"predictions are {factor:.3g} times the ground truth in every image (within {100 * np.expm1(spread):.1f} %), as with "
+        f"another unit: 16-bit PNGs are read as 256 a metre, and {256 * factor:.0f} a metre would look so. If it is the unit, "
+        f"divide them by {factor:.3g}"
+    ]
 
 
 def _notes(table: "pd.DataFrame", protocol: Protocol, alignment: str) -> list[str]:
     notes = []
     if protocol.images is not None and len(table) != protocol.images:
         notes.append(f"{len(table)} images; published numbers of {protocol.name} have {protocol.images}")
-    if alignment != "affine_disparity" and (count := int((table["zeros"] > 0).sum())):
+    if alignment not in AFFINE and (count := int((table["zeros"] > 0).sum())):
         notes.append(f"{count} predictions are 0 somewhere in the scored area; 0 became {protocol.min_depth:g} m")
     if alignment == "affine_disparity" and (count := int((table["scale"] < 0).sum())):
         notes.append(f"{count} predictions were fitted with a negative scale: they grow with depth, not with its inverse")
+    if alignment != "affine_disparity" and (count := int((table["correlation"] < _FALLS).sum())):
+        notes.append(
+            f"{count} of {len(table)} predictions fall where depth grows, as disparity and inverse depth do: score those with "
+            "--align affine_disparity"
+        )
+    if "aspect_change" in table and (largest := float(table["aspect_change"].max())) > _STRETCHED:
+        notes.append(
+            f"resizing changed the aspect of predictions by a factor of up to {largest:.2f}: are they of the whole image?"
+        )
     return notes
 
 
@@ -338,11 +389,6 @@ def check_one_table(summaries: Mapping[str, Mapping[str, Any]]) -> None:
                 )
 
 
-def _missing_text(missing: Sequence[str], count: int, where: str) -> str:
-    shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-    return f"{where}: {len(missing)} of {count} predictions are missing (expected <id>.npy or <id>.png): {shown}"
-
-
 def _ahead(
     pool: ThreadPoolExecutor, read: Callable[[Any], np.ndarray], frames: Sequence[Any], count: int
 ) -> Iterator[np.ndarray]:
@@ -358,21 +404,5 @@ def _ahead(
 
 def _in_processes(job: Callable[[Any], Row], items: Sequence[Any], workers: int | None) -> Iterable[Row]:
     """``map(job, items)`` in order; in this process where starting others would take longer than the work."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(available if workers is None else workers, len(items))
-    if count <= 1 or (workers is None and len(items) < 50):
-        yield from map(job, items)
-        return
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
-    try:
-        yield from pool.map(job, items, chunksize=8)
-    except BrokenProcessPool:
-        raise DataError("a worker process died, most likely for want of memory; use fewer workers") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent, which cancels what has not begun."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    count = max(1, min(core_count() if workers is None else workers, len(items)))
+    return ordered_results(job, items, 1 if workers is None and len(items) < _WORTH_PROCESSES else count)

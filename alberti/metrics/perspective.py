@@ -7,6 +7,7 @@ import numpy as np
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
 from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.presence import present
 from alberti.geometry.vanishing_points import segment_angles
 
 
@@ -49,7 +50,7 @@ def segments_consistency(
     points = np.asarray(vanishing_points, dtype=np.float64).reshape(-1, 3)
     if not np.isfinite(points).all():
         raise DataError("vanishing_points: expected finite homogeneous points, got NaN or infinity")
-    points = points[np.abs(points).max(axis=1, initial=0) > 0]
+    points = points[present(points)]
     lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
     total = float(lengths.sum())
     result: dict[str, float | int | None] = {}
@@ -110,7 +111,7 @@ def level_line_length(segments: np.ndarray, vanishing_points: np.ndarray, camera
         Pixels.
     """
     points = np.asarray(vanishing_points, dtype=np.float64).reshape(-1, 3)
-    points = points[np.abs(points).max(axis=1, initial=0) > 0]
+    points = points[present(points)]
     if not len(points) or not len(segments):
         return 0.0
     angles = segment_angles(segments, points)

@@ -1,16 +1,17 @@
 """Depth predictions as files: where they lie, how they are read, and the rules by which they may be resized."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from alberti.data.kitti.frames import frame_at
 from alberti.errors import ConfigError, DataError
-from alberti.files import read_json
 from alberti.images import read_depth
-from alberti.metrics.depth import KB_SIZE, Protocol
+from alberti.metrics.depth import KB_SIZE, Protocol, check_shape, is_kb_crop
+from alberti.reading import read_array, read_json
 
 RESIZES = ("bilinear", "nearest")
 SIDECAR = "predictions.json"
@@ -29,37 +30,59 @@ def find_predictions(folder: str | Path, frames: Sequence[Any]) -> tuple[list[Pa
         DataError: no such folder, or a frame with files of its name in two places.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of predictions")
-    files = _by_stem(folder)
+    _check_folder(folder)
+    files = _by_name(folder)
     paths, missing = [], []
     for frame in frames:
-        found = files.get(frame.id) or _in_kitti_s_place(folder, frame)
+        found = files.get(frame.id) or files.get(frame) or []
         if len({path.parent for path in found}) > 1:
             raise DataError(f"{folder}: two predictions of {frame.id}: {' and '.join(map(str, found[:2]))}; keep one")
         if found:
-            paths.append(min(found, key=lambda path: _SUFFIXES.index(path.suffix)))
+            paths.append(min(found, key=lambda path: _SUFFIXES.index(path.suffix.lower())))
         else:
             missing.append(frame.id)
     return paths, missing
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    files: dict[str, list[Path]] = {}
+def missing_text(folder: str | Path, missing: Sequence[str], frames: Sequence[Any]) -> str:
+    """What a person needs to know of predictions that are not there: their names, and what lies there instead."""
+    folder = Path(folder)
+    ids = {frame.id for frame in frames}
+    there = sorted(path for path in _files(folder) if path.stem not in ids and path.name != SIDECAR)
+    shown = ", ".join(path.relative_to(folder).as_posix() for path in there[:5]) or "no other file"
+    more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+    stack = "; one file for all frames is not read: save one a frame" if len(there) == 1 < len(frames) else ""
+    return f"{names_missing(missing, len(frames), str(folder))}; found {shown}{more}{stack}"
+
+
+def names_missing(missing: Sequence[str], count: int, where: str) -> str:
+    """How many predictions are missing, and the first ones' names."""
+    shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+    return f"{where}: {len(missing)} of {count} predictions are missing (expected <id>.npy or <id>.png): {shown}"
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise DataError(f"{folder}: a file; --predictions is the folder that holds a file a frame, <id>.npy or <id>.png")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of predictions")
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder):
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix in _SUFFIXES:
-                files.setdefault(stem, []).append(Path(parent, name))
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def _by_name(folder: Path) -> dict[Any, list[Path]]:
+    """Prediction files by the stem of their name, and by the frame of KITTI whose place they have."""
+    files: dict[Any, list[Path]] = {}
+    for path in _files(folder):
+        if path.suffix.lower() in _SUFFIXES:
+            files.setdefault(path.stem, []).append(path)
+            # a folder may be the drive's own: what it is called counts as well
+            if (path.stem.isdigit()) and (frame := frame_at(os.path.abspath(path))) is not None:
+                files.setdefault(frame, []).append(path)
     return files
-
-
-def _in_kitti_s_place(folder: Path, frame: Any) -> list[Path]:
-    if not hasattr(frame, "drive"):
-        return []
-    place = folder / frame.date / frame.drive / f"image_0{frame.camera}" / "data"
-    candidates = (place / f"{frame.index:010d}{suffix}" for suffix in _SUFFIXES)
-    return [path for path in candidates if path.is_file()]
 
 
 def check_kind(folder: str | Path, alignment: str) -> None:
@@ -72,7 +95,7 @@ def check_kind(folder: str | Path, alignment: str) -> None:
     if kind == "inverse_relative" and alignment != "affine_disparity":
         raise ConfigError(f"{path}: the predictions are inverse relative depth: score them with --align affine_disparity")
     if kind == "metric" and alignment == "affine_disparity":
-        raise ConfigError(f"{path}: the predictions are metres: score them with --align none or median")
+        raise ConfigError(f"{path}: the predictions are metres: score them with --align none, median or affine_depth")
 
 
 def read_prediction(path: str | Path) -> np.ndarray:
@@ -82,16 +105,12 @@ def read_prediction(path: str | Path) -> np.ndarray:
         DataError: the file is damaged, holds Python objects or whole numbers, or is not one (H, W) map.
     """
     path = Path(path)
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         return read_depth(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot read as a .npy array ({error})") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        kind = getattr(array, "dtype", type(array).__name__)
+    array = read_array(path, what="prediction")
+    if array.dtype.kind != "f":
         raise DataError(
-            f"{path}: expected floats (metres, or inverse relative depth), got {kind}; whole numbers belong in a 16-bit PNG"
+            f"{path}: expected floats (metres, or inverse relative depth), got {array.dtype}; whole numbers belong in a 16-bit PNG"
         )
     squeezed = array.reshape([length for length in array.shape if length != 1] or [1])
     if squeezed.ndim != 2:
@@ -109,14 +128,20 @@ def resize_prediction(prediction: np.ndarray, shape: tuple[int, int], resize: st
     """Resize a prediction to the ground truth's (H, W) by the named rule, where one is given and the sizes differ.
 
     Values are interpolated as they are (depth as depth, inverse depth as inverse depth), with pixel centres at
-    x' = (x + 0.5) s - 0.5. Where the protocol has a KB window, a prediction of that window is left as it is.
+    x' = (x + 0.5) s - 0.5. Where the protocol has a KB window, a prediction of that crop is brought to its size, no other.
+
+    Raises:
+        DataError: it is no copy of the whole picture; see :func:`alberti.metrics.depth.check_shape`.
     """
     if resize is None or prediction.shape == shape or (protocol.kb_window and prediction.shape == KB_SIZE):
         return prediction
-    if prediction.ndim != 2:
-        return prediction  # refused when it is scored, with its shape
+    check_shape(prediction.shape, shape, protocol)
+    if protocol.kb_window and is_kb_crop(prediction.shape, shape):
+        shape = KB_SIZE
     import cv2
 
     how = cv2.INTER_LINEAR if resize == "bilinear" else cv2.INTER_NEAREST_EXACT
+    if prediction.dtype.itemsize > 8:
+        prediction = prediction.astype(np.float64)  # long doubles are not OpenCV's
     resized: np.ndarray = cv2.resize(np.ascontiguousarray(prediction), (shape[1], shape[0]), interpolation=how)
     return resized

@@ -1,7 +1,5 @@
-"""The report: one offline HTML page that shows what ran, what the pictures look like and what the numbers say."""
+"""What a run found: numbers with intervals, a verdict in words, tables, figures, and one offline HTML page.
 
-from alberti.report.inputs import ReportInputs, Result
-from alberti.report.page import build_report
-from alberti.report.summary import headline_metrics, key_figures
-
-__all__ = ["ReportInputs", "Result", "build_report", "headline_metrics", "key_figures"]
+``inputs`` says what it is made from; ``summary.summarise`` turns that into one JSON-able dictionary, and everything else
+(``verdict``, ``tables``, ``markdown``, ``figures``, ``page``) reads that dictionary.
+"""

@@ -1,239 +1,311 @@
-"""What the numbers say, in words: every sentence is computed, none is a claim made in advance."""
+"""Everything that is said of a run, as one JSON-able dictionary: means, differences between arms, intervals.
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+All intervals are 95 % intervals that resample seeds and pictures together, or scenes where pictures share one
+(:func:`alberti.metrics.bootstrap.crossed_bootstrap`); with one seed, pictures alone. Differences are paired by seed and
+picture.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from alberti.report.comparison import Change, gap_closed, paired_change
-from alberti.report.inputs import ReportInputs, Result
+import numpy as np
 
-IMAGE_HEADLINES = ("consistency_2", "consistency_5", "line_length", "vp_auc_10", "frechet_distance", "kernel_distance")
-DEPTH_HEADLINES = ("abs_rel", "sq_rel", "rmse", "d1")
-_ONE_SEED = (
-    "All this is one seed and one training a model: the intervals say what other depth maps and test frames would change, not "
-    "what another seed would."
-)
+from alberti.errors import DataError
+from alberti.metrics.bootstrap import Crossed, crossed_bootstrap
+from alberti.metrics.evaluation import check_one_table
+from alberti.metrics.labels import DEPTH, DISTANCES, IMAGE
+from alberti.report.inputs import CEILING, ReportInputs, Result
+from alberti.report.verdict import verdict
+
+_GAP_METRICS = ("consistency_2", "consistency_5")
+_SETTING = ("protocol", "ground_truth", "alignment", "n", "split_hash")
+_DIGITS = 6
+_HEADLINE_DIGITS = 4
+
+Summary = dict[str, Any]
 
 
-def headline_metrics(inputs: ReportInputs) -> dict[str, Any]:
-    """The few numbers of a run that are worth a row in ``dvc metrics show``; the keys are the same in every run.
+def summarise(inputs: ReportInputs) -> Summary:
+    """The summary of ``inputs``; it becomes ``metrics/summary.json``.
 
-    ``images.<arm>.<metric>``, ``images.<arm>.consistency_2_gain`` (of constrained arms against the arm without a constraint,
-    of variants against the arm whose weights they have) and ``depth.<model>.<arm>.<metric>``.
+    Keys: ``facts``, ``seeds``, ``resamples``, ``arms`` (kind, note, control of each), ``main_control``, ``base_arm``,
+    ``original_arm``, ``images``, ``distances``, ``depth`` (by test set, real ones first), ``study`` (people), ``minutes``,
+    ``stand_ins``, and ``verdict``: three sentences.
+
+    - ``images.arms.<arm>.<metric>``: mean, low, high, n (pictures), seeds (the mean of each). The references are arms here.
+    - ``images.differences."a - b"``: the same for the paired difference; b is a's control, the main control or the base.
+    - ``images.gap_closed.<arm>``: (arm - control) / (reconstructions - control).
+    - ``distances.arms.<arm>.<metric>``: mean, sd over seeds, seeds; ``distances.differences``: paired by seed.
+    - ``depth.<test set>``: real, models; in ``models.<model>`` setting, notes, arms, and ``relative."a / b"``: the change of
+      an error as a share of b's mean.
+
+    Raises:
+        DataError: arms were evaluated on different pictures, or an arm lacks a seed.
     """
-    images = {arm: {key: result.summary.get(key) for key in IMAGE_HEADLINES} for arm, result in inputs.images.items()}
-    for arm, gain in gains(inputs).items():
-        images[arm]["consistency_2_gain"] = None if gain is None else gain.value
-    depth = {
-        model: {arm: {key: result.summary.get(key) for key in DEPTH_HEADLINES} for arm, result in arms.items()}
-        for model, arms in inputs.depth.items()
+    summary: Summary = {
+        "facts": {key: value for key, value in inputs.facts.items() if value is not None},
+        "seeds": list(inputs.seeds),
+        "resamples": inputs.resamples,
+        "arms": {name: asdict(arm) for name, arm in inputs.arms.items()},
+        "main_control": inputs.main_control,
+        "base_arm": inputs.base_arm,
+        "original_arm": inputs.original_arm,
+        "images": _images(inputs) if inputs.images else {},
+        "distances": _distances(inputs) if inputs.images else {},
+        "depth": {name: _test_set(inputs, name) for name in inputs.test_sets},
+        "stand_ins": list(inputs.stand_ins),
+        "study": _study(inputs.study),
+        "minutes": dict(inputs.minutes) if inputs.minutes is not None else None,
     }
-    return {"images": images, "depth": depth}
+    return summary | {"verdict": [asdict(sentence) for sentence in verdict(summary)]}
 
 
-def counterparts(inputs: ReportInputs) -> dict[str, str]:
-    """Arm -> the arm from which it differs in one thing: the constraint, or for variants the sampling."""
-    return dict.fromkeys(inputs.constrained_arms, inputs.control_arm or "") | dict(inputs.variants)
+def headlines(summary: Summary) -> dict[str, dict[str, Any]]:
+    """Arm -> the few numbers that ``dvc metrics show`` lays side by side: short keys, four digits, without what an arm lacks.
 
-
-def gains(inputs: ReportInputs) -> dict[str, Change | None]:
-    """Constrained arm or variant -> change of ``consistency_2`` against its counterpart."""
-    found: dict[str, Change | None] = {}
-    for arm, other in counterparts(inputs).items():
-        result, control = inputs.images.get(arm), inputs.images.get(other)
-        if result is not None:
-            found[arm] = None if control is None else paired_change(result.rows, control.rows, "consistency_2", True)
+    ``within2`` (share of line within 2°), ``gain`` (of it against the arm's control), ``lines`` (px in a picture), ``frechet``,
+    and ``<model>.abs_rel`` on the first test set, which is a real one where there is one.
+    """
+    images, distances = summary["images"].get("arms", {}), summary["distances"].get("arms", {})
+    models = headline_set(summary)[1]["models"] if summary["depth"] else {}
+    names = dict.fromkeys([*images, *(arm for model in models.values() for arm in model["arms"])])
+    found: dict[str, dict[str, Any]] = {}
+    for arm in names:
+        values: dict[str, Any] = {}
+        if summary["images"]:
+            own = images.get(arm, {})
+            control = summary["arms"].get(arm, {}).get("control")
+            gain = summary["images"]["differences"].get(f"{arm} - {control}", {})
+            frechet = distances.get(arm, {}).get("frechet_distance")
+            entries = {"within2": own.get("consistency_2"), "gain": gain.get("consistency_2")}
+            entries |= {"lines": own.get("line_length"), "frechet": frechet}
+            values = {key: _headline(entry) for key, entry in entries.items() if entry is not None}
+        for model, section in models.items():
+            error = _headline(section["arms"].get(arm, {}).get("abs_rel"))
+            values |= {} if error is None else {model: {"abs_rel": error}}
+        found[arm] = values
     return found
 
 
-@dataclass(frozen=True)
-class KeyFigure:
-    """A number at the head of the page."""
+def plot_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """Rows for DVC's plots: ``images``, a row an arm; ``depth``, on the first test set, a row a model and arm under one name.
 
-    value: str
-    label: str
-    interval: str
-    verdict: str
-
-    def __str__(self) -> str:
-        return f"{self.label}: {self.value} ({self.interval})"
-
-
-def key_figures(inputs: ReportInputs) -> list[KeyFigure]:
-    """What constraint and guidance changed, arm by arm: straightness of the pictures, and each depth model's AbsRel."""
-    figures = []
-    others = counterparts(inputs)
-    for arm, change in gains(inputs).items():
-        if change is not None:
-            value, low, high = (_signed(100 * number) for number in (change.value, change.low, change.high))
-            label = f"line within 2° of a vanishing point, {arm} against {others[arm]}"
-            figures.append(KeyFigure(f"{value} points", label, f"95 % interval {low} to {high}", change.verdict))
-    for model, arms in inputs.depth.items():
-        for arm, other in others.items():
-            ratio = _relative(arms.get(arm), arms.get(other))
-            if ratio is not None:
-                value, low, high = (_percent(number, signed=True) for number in (ratio.value, ratio.low, ratio.high))
-                label = f"AbsRel of {model}, {arm} against {other}"
-                figures.append(KeyFigure(value, label, f"95 % interval {low} to {high}", ratio.verdict))
-    return figures
+    A table without rows is left out, and so no plot is empty.
+    """
+    images = [
+        {"arm": arm, **{key: entry["mean"] for key, entry in values.items()}}
+        for arm, values in summary["images"].get("arms", {}).items()
+        if values
+    ]
+    depth = []
+    if summary["depth"]:
+        test_set, section = headline_set(summary)
+        for model, results in section["models"].items():
+            for arm, values in results["arms"].items():
+                means = {key: entry["mean"] for key, entry in values.items()}
+                depth.append({"trained": f"{model}, {arm}", "test set": test_set, "model": model, "arm": arm, **means})
+    return {name: rows for name, rows in (("images", images), ("depth", depth)) if rows}
 
 
-def sentences(inputs: ReportInputs) -> list[str]:
-    """The summary as sentences; empty parts of a run leave theirs out."""
-    return [*_pictures(inputs), *_depth(inputs), _ONE_SEED]
+def headline_set(summary: Summary) -> tuple[str, Summary]:
+    """The first test set, a real one where there is one, and its section."""
+    return next(iter(summary["depth"].items()))
 
 
-def _pictures(inputs: ReportInputs) -> Iterator[str]:
-    for arm, change in gains(inputs).items():
-        other = counterparts(inputs)[arm]
-        control, variant = inputs.images.get(other), arm in inputs.variants
-        if change is None or control is None:
-            lack = f"that “{other}” has too" if variant else "that have a counterpart without the constraint"
-            yield f"Too few pictures of “{arm}” {lack} to say what it did."
+def _headline(entry: Mapping[str, Any] | None) -> float | None:
+    return None if entry is None else float(f"{entry['mean']:.{_HEADLINE_DIGITS}g}")
+
+
+def _images(inputs: ReportInputs) -> Summary:
+    rows = {arm: inputs.over_seeds(f"the pictures of {arm}", found) for arm, found in inputs.images.items()}
+    rows |= {name: [result] * len(inputs.seeds) for name, result in inputs.references.items()}
+    first = next(iter(rows.values()))[0].summary
+    summary: Summary = {
+        "pictures": max(len(result.rows) for runs in rows.values() for result in runs),
+        "extractor": first.get("extractor"),
+        "n_reference": first.get("n_reference"),
+        "arms": {name: {} for name in rows},
+        "differences": {},
+        "gap_closed": {},
+    }
+    for column in (metric.key for metric in IMAGE):
+        having = [name for name in rows if all(column in result.rows.columns for result in rows[name])]
+        values, ids = aligned(rows, having, column)
+        if not len(ids):
             continue
-        yield (
-            f"In “{arm}” {_what_differs(inputs, arm)} {_straightness(change)}: "
-            f"{_percent(inputs.images[arm].summary['consistency_2'])} of the detected line length points within 2° at "
-            f"a true vanishing point, against {_percent(control.summary['consistency_2'])} in “{other}”, which "
-            f"{'has the same weights' if variant else 'was trained alike but without it'} ({_points(change)})."
-        )
-        yield from _gap(inputs, arm, other)
-        yield from _line_length(inputs.images[arm], control, arm, other)
-        yield from _receding(inputs, arm, other)
-        yield from _distance(inputs.images[arm], control, arm, other)
-        if arm in inputs.guided_arms:
-            yield (
-                f"What guides “{arm}” is which way edges point, close kin to the share of line length that it is judged by: "
-                "read the gain with line length, distances and depth beside it."
-            )
-    yield from _control_against_base(inputs)
-    yield from _reference(inputs)
+        sample = _Sample(crossed_bootstrap(values, resamples=inputs.resamples), having, len(ids), len(ids), values.shape[1])
+        for index, name in enumerate(having):
+            entry = sample.mean(name)
+            if name not in inputs.references:
+                entry["seeds"] = _round(values[index].mean(1))
+            summary["arms"][name][column] = entry
+        arms = [name for name in having if name not in inputs.references]
+        for arm, other in _pairs(inputs, arms, (inputs.main_control, inputs.base_arm)):
+            summary["differences"].setdefault(f"{arm} - {other}", {})[column] = sample.difference(arm, other)
+        if column in _GAP_METRICS:
+            for arm in arms:
+                share = sample.gap_closed(arm, inputs.control_of(arm), CEILING)
+                if share is not None:
+                    summary["gap_closed"].setdefault(arm, {})[column] = share
+    return summary
 
 
-def _what_differs(inputs: ReportInputs, arm: str) -> str:
-    if arm in inputs.guided_arms:
-        return "guidance while sampling"
-    return "another way of sampling" if arm in inputs.variants else "the constraint"
+def aligned(rows: Mapping[str, Sequence[Result]], names: Sequence[str], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """(names, seeds, images) values of ``column`` and the images' ids: those for which every name and seed has a number.
+
+    Raises:
+        DataError: the evaluations are not of the same images.
+    """
+    tables = [[result.rows.set_index("id")[column] for result in rows[name]] for name in names]
+    if not tables:
+        return np.zeros((0, 0, 0)), np.zeros(0, dtype=object)
+    ids = tables[0][0].index
+    for name, series in zip(names, tables, strict=True):
+        for table in series:
+            if set(table.index) != set(ids) or table.index.has_duplicates:
+                raise DataError(f"{name}: its images are not those of {names[0]}; evaluate all arms on the same data")
+    values = np.array([[table.loc[ids].to_numpy(dtype=float) for table in series] for series in tables])
+    known = np.isfinite(values).all(axis=(0, 1))
+    return values[:, :, known], ids[known].to_numpy()
 
 
-def _distance(result: Result, control: Result, arm: str, other: str) -> Iterator[str]:
-    after, before = (one.summary.get("frechet_distance") for one in (result, control))
-    if after is not None and before is not None:
-        yield (
-            f"Squared Fréchet distance to the reference pictures, one number a set and without an interval: {after:.0f} for "
-            f"“{arm}”, {before:.0f} for “{other}”."
-        )
+def _pairs(inputs: ReportInputs, arms: Sequence[str], others: Iterable[str | None]) -> list[tuple[str, str]]:
+    """(arm, other) of every difference: each arm against its own control and ``others``, as far as they are among ``arms``."""
+    shared = [other for other in others if other in arms]
+    found: list[tuple[str, str | None]] = []
+    for arm in arms:
+        against = dict.fromkeys([inputs.control_of(arm), *shared])
+        found += [(arm, other) for other in against if other in arms and other != arm and _asked(inputs, arm, other)]
+    return [(arm, str(other)) for arm, other in found]
 
 
-def _gap(inputs: ReportInputs, arm: str, other: str) -> Iterator[str]:
-    """How much of the way to what the autoencoder lets through; said only where there is a clear way to go."""
-    ceiling = inputs.references.get("reconstructions")
-    if ceiling is None:
-        return
-    share = gap_closed(inputs.images[arm], inputs.images[other], ceiling, "consistency_2")
-    if share is not None and share.low > 0:
-        value, low, high = (_percent(number, 0) for number in (share.value, share.low, share.high))
-        yield (
-            f"That is {value} of the way from “{other}” to the reference pictures as the autoencoder gives them back "
-            f"({_percent(ceiling.summary['consistency_2'])}), 95 % interval {low} to {high}."
-        )
+def _asked(inputs: ReportInputs, arm: str, other: str | None) -> bool:
+    """Tables compare every arm with the main control; for the rest the base and the original are only compared with."""
+    return other == inputs.main_control or arm not in (inputs.base_arm, inputs.original_arm) or other == inputs.original_arm
 
 
-def _line_length(result: Result, control: Result, arm: str, control_arm: str) -> Iterator[str]:
-    change = paired_change(result.rows, control.rows, "line_length", None)
-    before = control.summary.get("line_length")
-    if change is not None and before and change.clear:
-        word = "more" if change.value > 0 else "less"
-        yield (
-            f"“{arm}” has {_percent(abs(change.value) / before, 0)} {word} detected line in a picture than "
-            f"“{control_arm}” (95 % interval {_percent(change.low / before, 0, signed=True)} to "
-            f"{_percent(change.high / before, 0, signed=True)}), and its share has to be read with that."
-        )
+class _Sample:
+    """Means and resampled means of one metric, by arm."""
 
+    def __init__(self, crossed: Crossed, names: Sequence[str], n: int, scenes: int, seeds: int):
+        self.crossed, self.n = crossed, n
+        self.place = {name: index for index, name in enumerate(names)}
+        self.known = scenes > 1 or seeds > 1
+        """Whether there is anything to resample."""
 
-def _receding(inputs: ReportInputs, arm: str, other: str) -> Iterator[str]:
-    """Upright lines are easy: how much line there is that shows perspective."""
-    change = paired_change(inputs.images[arm].rows, inputs.images[other].rows, "level_line_length", True)
-    if change is not None and change.clear:
-        after, before = (inputs.images[name].summary["level_line_length"] for name in (arm, other))
-        renders = inputs.references.get("renders")
-        most = None if renders is None else renders.summary.get("level_line_length")
-        yield (
-            f"Receding lines, within 2° of a vanishing point that is not the upright one, have {after:.0f} px in a picture of "
-            f"“{arm}”, {before:.0f} px in “{other}”{'' if most is None else f', {most:.0f} px in the reference pictures'}."
-        )
+    def mean(self, name: str) -> Summary:
+        index = self.place[name]
+        return self._entry(self.crossed.means[index], self.crossed.draws[:, index])
 
+    def difference(self, name: str, other: str) -> Summary:
+        a, b = self.place[name], self.place[other]
+        return self._entry(self.crossed.means[a] - self.crossed.means[b], self.crossed.draws[:, a] - self.crossed.draws[:, b])
 
-def _control_against_base(inputs: ReportInputs) -> Iterator[str]:
-    base, control = inputs.images.get(inputs.base_arm), inputs.images.get(inputs.control_arm or "")
-    change = None if base is None or control is None else paired_change(control.rows, base.rows, "consistency_2", True)
-    if change is not None:
-        yield (
-            f"Fine-tuning alone (“{inputs.control_arm}” against “{inputs.base_arm}”) "
-            f"{_straightness(change)} ({_points(change)})."
+    def relative(self, name: str, other: str) -> Summary:
+        """The change as a share of the other's mean."""
+        a, b = self.place[name], self.place[other]
+        return self._entry(
+            self.crossed.means[a] / self.crossed.means[b] - 1, self.crossed.draws[:, a] / self.crossed.draws[:, b] - 1
         )
 
+    def gap_closed(self, name: str, control: str | None, ceiling: str) -> Summary | None:
+        """(arm - control) / (ceiling - control); None where some resample has no gap to close."""
+        if control is None or control not in self.place or ceiling not in self.place:
+            return None
+        draws = self.crossed.draws[:, [self.place[key] for key in (name, control, ceiling)]]
+        mean = self.crossed.means[[self.place[key] for key in (name, control, ceiling)]]
+        if not (draws[:, 2] > draws[:, 1]).all():
+            return None
+        return self._entry((mean[0] - mean[1]) / (mean[2] - mean[1]), (draws[:, 0] - draws[:, 1]) / (draws[:, 2] - draws[:, 1]))
 
-def _reference(inputs: ReportInputs) -> Iterator[str]:
-    values = [result.summary.get("reference_consistency_2") for result in inputs.images.values()]
-    known = [value for value in values if value is not None]
-    if known:
-        through = inputs.references.get("reconstructions")
-        share = None if through is None else through.summary.get("consistency_2")
-        more = "" if share is None else f", and {_percent(share)} once they have gone through the autoencoder"
-        yield f"For comparison: the pictures that belong to the depth maps reach {_percent(known[0])}{more}."
-
-
-def _depth(inputs: ReportInputs) -> Iterator[str]:
-    for model, arms in inputs.depth.items():
-        for arm, other in counterparts(inputs).items():
-            against = [(other, f"the same trained on pictures of “{other}”"), (inputs.original_arm, "the original model")]
-            for name, words in against:
-                yield from _depth_change(model, arms.get(arm), arms.get(name), arm, words)
+    def _entry(self, mean: float, draws: np.ndarray) -> Summary:
+        low, high = self.crossed.interval(draws) if self.known else (None, None)
+        return {"mean": _round(mean), "low": _round(low), "high": _round(high), "n": self.n}
 
 
-def _relative(result: Result | None, other: Result | None) -> Change | None:
-    """Paired change of AbsRel as a share of the other's mean."""
-    before = None if other is None else other.summary.get("abs_rel")
-    if result is None or other is None or not before:
+def _distances(inputs: ReportInputs) -> Summary:
+    """Distances between sets of pictures: one number a seed, so that intervals are over seeds alone (Student's t)."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    single = {name: [result] for name, result in inputs.references.items()}
+    runs = {arm: inputs.over_seeds(f"the pictures of {arm}", seeds) for arm, seeds in inputs.images.items()}
+    for arm, results in {**runs, **single}.items():
+        for metric in DISTANCES:
+            values = [result.summary.get(metric.key) for result in results]
+            if all(value is not None for value in values):
+                found.setdefault(arm, {})[metric.key] = np.asarray(values, dtype=float)
+    summary: Summary = {"arms": {}, "differences": {}}
+    for arm, metrics in found.items():
+        summary["arms"][arm] = {key: _distance(values) for key, values in metrics.items()}
+    for arm, other in _pairs(inputs, [arm for arm in found if arm in runs], (inputs.main_control, inputs.base_arm)):
+        shared = [key for key in found[arm] if key in found[other]]
+        changes = {key: _over_seeds(found[arm][key] - found[other][key]) for key in shared}
+        summary["differences"][f"{arm} - {other}"] = changes
+    return summary
+
+
+def _distance(values: np.ndarray) -> Summary:
+    spread = _round(values.std(ddof=1)) if len(values) > 1 else None
+    return {"mean": _round(values.mean()), "sd": spread, "seeds": _round(values)}
+
+
+def _over_seeds(values: np.ndarray) -> Summary:
+    """Mean and Student's t interval of paired differences, (seeds,); one seed has no interval."""
+    low = high = None
+    if len(values) > 1:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+        low, high = values.mean() - half, values.mean() + half
+    return {"mean": _round(values.mean()), "low": _round(low), "high": _round(high), "n": len(values)}
+
+
+def _test_set(inputs: ReportInputs, name: str) -> Summary:
+    real = name in inputs.real_test_sets
+    return {"real": real, "models": {model: _depth(inputs, name, model, real) for model in inputs.depth[name]}}
+
+
+def _depth(inputs: ReportInputs, test_set: str, model: str, real: bool) -> Summary:
+    found = inputs.depth[test_set][model]
+    arms = {arm: inputs.over_seeds(f"{model} trained on {arm}, on {test_set},", seeds) for arm, seeds in found.items()}
+    summaries = {f"{model}-{arm}": result.summary for arm, results in arms.items() for result in results}
+    check_one_table(summaries)
+    first = next(iter(arms.values()))[0]
+    summary: Summary = {
+        "setting": {key: first.summary.get(key) for key in _SETTING},
+        "notes": sorted({note for one in summaries.values() for note in one.get("notes", [])}),
+        "arms": {arm: {} for arm in arms},
+        "relative": {},
+    }
+    for column in (metric.key for metric in DEPTH):
+        values, ids = aligned(arms, list(arms), column)
+        scenes = first.scenes(ids, real=real)
+        count = len(set(scenes))
+        summary["setting"]["scenes"] = count
+        # Frames of a single scene are resampled one by one: nothing else is left to resample, and the page says so.
+        groups = scenes if 1 < count < len(ids) else None
+        crossed = crossed_bootstrap(values, groups=groups, resamples=inputs.resamples)
+        sample = _Sample(crossed, list(arms), len(ids), len(ids), values.shape[1])
+        for index, arm in enumerate(arms):
+            summary["arms"][arm][column] = sample.mean(arm) | {"seeds": _round(values[index].mean(1))}
+        others = (inputs.original_arm, inputs.main_control, inputs.base_arm)
+        for arm, other in _pairs(inputs, list(arms), others):
+            summary["relative"].setdefault(f"{arm} / {other}", {})[column] = sample.relative(arm, other)
+    return summary
+
+
+def _study(results: Mapping[str, Any] | None) -> Summary | None:
+    """Of a human trial, how often each arm was preferred to another, by question."""
+    if results is None:
         return None
-    change = paired_change(result.rows, other.rows, "abs_rel", False)
-    if change is None:
+    blocks = {key: {name: block[name] for name in ("question", "comparisons")} for key, block in results["blocks"].items()}
+    return {"raters": results["raters"]["counted"], "answers": results["answers"]["counted"], "blocks": blocks}
+
+
+def _round(value: Any) -> Any:
+    """Six significant digits: more would only be noise in a file that people read."""
+    if value is None:
         return None
-    return replace(change, value=change.value / before, low=change.low / before, high=change.high / before)
-
-
-def _depth_change(model: str, result: Result | None, other: Result | None, arm: str, words: str) -> Iterator[str]:
-    change = _relative(result, other)
-    if change is None or result is None or other is None:
-        return
-    effect = _verdict(change, "better than", "worse than") or f"no different, as far as {change.n} images show, from"
-    low, high = (_percent(number, signed=True) for number in (change.low, change.high))
-    yield (
-        f"{model} trained on pictures of “{arm}” is {effect} {words}: AbsRel "
-        f"{result.summary['abs_rel']:.3f} against {other.summary['abs_rel']:.3f} "
-        f"({_percent(change.value, signed=True)}, 95 % interval {low} to {high})."
-    )
-
-
-def _straightness(change: Change) -> str:
-    words = _verdict(change, "made the pictures straighter", "made the pictures less straight")
-    return words or f"did nothing to straightness that {change.n} pictures can show"
-
-
-def _points(change: Change) -> str:
-    value, low, high = (_signed(100 * number) for number in (change.value, change.low, change.high))
-    return f"{value} points, 95 % interval {low} to {high}, {change.n} pictures"
-
-
-def _percent(value: float, digits: int = 1, signed: bool = False) -> str:
-    return f"{100 * value:{'+' if signed else ''}.{digits}f} %".replace("-", "\N{MINUS SIGN}")
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _verdict(change: Change, better: str, worse: str) -> str:
-    """The words for a change that is clear of zero; "" for one that is not."""
-    return {"better": better, "worse": worse}.get(change.verdict, "")
+    if np.ndim(value):
+        return [_round(item) for item in value]
+    return float(f"{float(value):.{_DIGITS}g}")

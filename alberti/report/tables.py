@@ -1,71 +1,37 @@
-"""The metric tables of the report as plain rows of cells, ready for the template."""
+"""The tables of a summary: an arm a row, a metric a column, changes against one named control."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from alberti.report.comparison import Change, paired_change
-from alberti.report.inputs import ReportInputs, Result
+from alberti.metrics.labels import DEPTH, DISTANCES, IMAGE, Metric, percent
+from alberti.report.comparison import Effect, effect
+from alberti.report.inputs import CEILING, RENDERS
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A column of a table."""
-
-    key: str
-    label: str
-    hint: str
-    digits: int | None
-    """Decimals; None: three significant figures."""
-    higher_is_better: bool | None
-    scale: float = 1.0
-    unit: str = ""
-    has_best: bool = True
-    """False for an unbiased estimate, which is not better for being further below zero."""
-
-
-IMAGE_METRICS = (
-    Metric("consistency_2", "within 2°", "share of detected line that points at a vanishing point", 1, True, 100, " %"),
-    Metric("consistency_5", "within 5°", "the same within 5 degrees", 1, True, 100, " %"),
-    Metric("surface_consistency_2", "on surfaces", "within 2° of a point that its surface contains", 1, True, 100, " %"),
-    Metric("line_length", "line length", "detected line in a picture: read the shares with it", 0, None, 1, " px"),
-    Metric("level_line_length", "receding lines", "within 2° of a point that is not the upright one", 0, True, 1, " px"),
-    Metric("vp_error", "VP error", "from a true vanishing point to the nearest estimated one", 2, False, 1, "°"),
-    Metric("vp_auc_10", "VP AUC@10°", "1 - error / 10°, at least 0; 0 where none was estimated", 3, True),
-    Metric("perspective_loss", "persp. loss", "the paper's loss against the pair; blur raises it too", 2, False),
+GAP = Metric(
+    "gap_closed",
+    "way closed",
+    "How much of the way from its control to the reference pictures behind the autoencoder, by the share within 2°.",
+    0,
+    True,
+    100,
+    " %",
 )
-DISTANCE_METRICS = (
-    Metric("frechet_distance", "Fréchet²", "squared Fréchet distance in the named feature space; not FID", None, False),
-    Metric(
-        "kernel_distance",
-        "kernel²",
-        "unbiased squared kernel distance in the same features",
-        None,
-        False,
-        has_best=False,
-    ),
-)
-DEPTH_METRICS = (
-    Metric("abs_rel", "AbsRel", "mean relative error", 3, False),
-    Metric("sq_rel", "SqRel", "mean squared error relative to depth, metres", 3, False),
-    Metric("rmse", "RMSE", "metres", 3, False),
-    Metric("rmse_log", "RMSE log", "root mean squared error of log depth", 3, False),
-    Metric("silog", "SILog", "scale-invariant log error", 2, False),
-    Metric("log10", "log10", "mean error of log10 depth", 3, False),
-    Metric("d1", "δ<1.25", "share of pixels within a factor 1.25", 1, True, 100, " %"),
-    Metric("d2", "δ<1.25²", "share of pixels within a factor 1.25²", 1, True, 100, " %"),
-    Metric("d3", "δ<1.25³", "share of pixels within a factor 1.25³", 1, True, 100, " %"),
-)
+_REFERENCES = (RENDERS, CEILING)
+PICTURE_HEADS = ("consistency_2", "line_length", "level_line_length", "vp_auc_10", "frechet_distance", GAP.key)
+DEPTH_HEADS = ("abs_rel", "sq_rel", "rmse", "d1")
+"""What the first table of each kind shows; all metrics follow in a second."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval, and the change against the arm that the table compares with."""
+    """A mean with its interval, and the change against the table's control."""
 
     text: str
     interval: str = ""
     change: str = ""
     change_interval: str = ""
-    verdict: str = ""
+    effect: Effect | None = None
     best: bool = False
 
 
@@ -75,78 +41,132 @@ class Row:
 
     arm: str
     cells: tuple[Cell, ...]
-    n: int
+    is_control: bool = False
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of arms, columns of metrics; ``against`` is the arm that changes refer to."""
+    """``control`` is the arm that all changes refer to, None where there is none among the rows."""
 
+    key: str
     metrics: tuple[Metric, ...]
     rows: tuple[Row, ...]
-    against: str | None
+    control: str | None
+    relative: bool = False
+    """Changes are shares of the control's mean."""
 
 
-def metric_table(results: Mapping[str, Result], metrics: Sequence[Metric], against: str | None) -> Table:
-    """A table of ``results`` with paired changes against the arm ``against`` (None, or not among them: no changes)."""
-    summaries = [result.summary for result in results.values()]
-    shown = tuple(metric for metric in metrics if any(summary.get(metric.key) is not None for summary in summaries))
-    other = results.get(against or "")
-    best = {metric.key: _best(results, metric) for metric in shown}
-    rows = tuple(
-        Row(
-            arm,
-            tuple(_cell(result, metric, None if arm == against else other, arm in best[metric.key]) for metric in shown),
-            int(result.summary.get("n", len(result.rows))),
+def picture_table(summary: Mapping[str, Any], keys: Sequence[str] | None = None) -> Table:
+    """What was measured in pictures and the distances between sets of them, against the main control; None: every metric."""
+    images, distances, control = summary["images"], summary["distances"], summary["main_control"]
+    arms = {arm: {**values, **distances["arms"].get(arm, {})} for arm, values in images["arms"].items()}
+    changes = {name: dict(values) for name, values in images["differences"].items()}
+    for name, values in distances["differences"].items():
+        changes.setdefault(name, {}).update(values)
+    for arm, gap in images["gap_closed"].items():
+        if "consistency_2" in gap and summary["arms"][arm]["control"] == control:
+            arms[arm][GAP.key] = gap["consistency_2"]
+    metrics = [metric for metric in (*IMAGE, *DISTANCES, GAP) if keys is None or metric.key in keys]
+    return _table("pictures", arms, metrics, changes, control, compared=_compared(summary))
+
+
+def depth_table(summary: Mapping[str, Any], test_set: str, model: str, keys: Sequence[str] | None = None) -> Table:
+    """A model's errors on a test set; changes in per cent of the main control's error, or of the original's without one."""
+    section = summary["depth"][test_set]["models"][model]
+    control = summary["main_control"] if summary["main_control"] in section["arms"] else summary["original_arm"]
+    metrics = [metric for metric in DEPTH if keys is None or metric.key in keys]
+    return _table(
+        f"{test_set}-{model}",
+        section["arms"],
+        metrics,
+        section["relative"],
+        control,
+        compared=_compared(summary),
+        relative=True,
+    )
+
+
+def _compared(summary: Mapping[str, Any]) -> set[str]:
+    """The arms of which one is best: those with generated pictures."""
+    return {name for name, arm in summary["arms"].items() if arm["kind"] != "reference"}
+
+
+def _table(
+    key: str,
+    arms: Mapping[str, Mapping[str, Any]],
+    metrics: Sequence[Metric],
+    changes: Mapping[str, Mapping[str, Any]],
+    control: str | None,
+    *,
+    compared: set[str],
+    relative: bool = False,
+) -> Table:
+    shown = tuple(metric for metric in metrics if any(metric.key in values for values in arms.values()))
+    best = {metric.key: _best(arms, metric, compared) for metric in shown}
+    rows = []
+    for arm, values in arms.items():
+        against = changes.get(f"{arm} {'/' if relative else '-'} {control}", {})
+        cells = tuple(
+            _cell(metric, values.get(metric.key), against.get(metric.key), arm in best[metric.key], relative)
+            for metric in shown
         )
-        for arm, result in results.items()
-    )
-    return Table(shown, rows, against if other is not None else None)
+        rows.append(Row(arm, cells, arm == control, arm in _REFERENCES))
+    return Table(key, shown, tuple(rows), control if control in arms else None, relative)
 
 
-def image_tables(inputs: ReportInputs) -> list[Table]:
-    """The table of per-picture metrics and that of distances between sets, against the base."""
-    return [metric_table(inputs.images, metrics, inputs.base_arm) for metrics in (IMAGE_METRICS, DISTANCE_METRICS)]
+def _best(arms: Mapping[str, Mapping[str, Any]], metric: Metric, compared: set[str]) -> set[str]:
+    means = {arm: values[metric.key]["mean"] for arm, values in arms.items() if metric.key in values and arm in compared}
+    if metric.higher_is_better is None or not metric.has_best or len(means) < 2:
+        return set()
+    target = max(means.values()) if metric.higher_is_better else min(means.values())
+    return {arm for arm, value in means.items() if value == target}
 
 
-def _best(results: Mapping[str, Result], metric: Metric) -> set[str]:
-    counts = {result.summary.get(f"{metric.key}_n") for result in results.values()}
-    if metric.higher_is_better is None or not metric.has_best or len(results) < 2 or len(counts) > 1:
-        return set()  # means over different pictures have no best
-    values = {arm: float(value) for arm, result in results.items() if (value := result.summary.get(metric.key)) is not None}
-    target = max(values.values()) if metric.higher_is_better else min(values.values())
-    return {arm for arm, value in values.items() if value == target}
-
-
-def _cell(result: Result, metric: Metric, other: Result | None, best: bool) -> Cell:
-    value = result.summary.get(metric.key)
-    if value is None:
+def _cell(
+    metric: Metric, entry: Mapping[str, Any] | None, change: Mapping[str, Any] | None, best: bool, relative: bool
+) -> Cell:
+    if entry is None:
         return Cell("\N{EN DASH}")
-    change = None if other is None else paired_change(result.rows, other.rows, metric.key, metric.higher_is_better)
-    low, high = result.interval(metric.key)
-    interval = "" if low is None or high is None else _range(low, high, metric)
-    count, total = result.summary.get(f"{metric.key}_n"), result.summary.get("n")
-    if count is not None and count != total:
-        interval += f" (n = {count})"
-    return Cell(
-        _number(value, metric) + metric.unit,
-        interval,
-        *(("", "", "") if change is None else _change_texts(change, metric)),
-        best=best,
-    )
+    text, interval = metric.text(entry["mean"]), interval_text(metric, entry)
+    if change is None:
+        return Cell(text, interval, best=best)
+    changed = percent(change["mean"], signed=True) if relative else metric.change(change["mean"])
+    between = ""
+    if change["low"] is not None:
+        ends = [percent(change[end], signed=True) for end in ("low", "high")]
+        between = " to ".join(ends) if relative else metric.interval(change["low"], change["high"], signed=True)
+    return Cell(text, interval, changed, between, effect(change, metric.higher_is_better), best)
 
 
-def _change_texts(change: Change, metric: Metric) -> tuple[str, str, str]:
-    low, high = (_number(value, metric, signed=True) for value in (change.low, change.high))
-    interval = f"{low} to {high}, n = {change.n}"
-    return _number(change.value, metric, signed=True), interval, change.verdict
+def interval_text(metric: Metric, entry: Mapping[str, Any]) -> str:
+    """The ends of an interval, or of a distance the standard deviation over seeds; "" where there is neither."""
+    if entry.get("low") is not None:
+        return metric.interval(entry["low"], entry["high"])
+    spread = entry.get("sd")
+    return "" if spread is None else f"± {metric.text(spread, unit=False)}"
 
 
-def _number(value: float, metric: Metric, signed: bool = False) -> str:
-    form = ".3g" if metric.digits is None else f".{metric.digits}f"
-    return f"{value * metric.scale:{'+' if signed else ''}{form}}".replace("-", "\N{MINUS SIGN}")
+def setting_text(test_set: str, section: Mapping[str, Any], model: str) -> str:
+    """What a depth table holds under: frames, scenes, protocol, ground truth, alignment."""
+    setting = section["models"][model]["setting"]
+    frames = f"{setting['n']} {'real' if section['real'] else 'rendered'} frames"
+    if setting["scenes"] != setting["n"]:
+        frames += f" of {setting['scenes']} scene{'s' * (setting['scenes'] > 1)}"
+    parts = [f"{test_set}: {frames}", f"protocol {setting['protocol']}", f"ground truth {setting['ground_truth']}"]
+    parts += [f"alignment {setting['alignment']}", f"split {str(setting['split_hash'])[:12]}"]
+    return ", ".join(parts)
 
 
-def _range(low: float, high: float, metric: Metric) -> str:
-    joint = "\N{EN DASH}" if low >= 0 else " to "
-    return _number(low, metric) + joint + _number(high, metric)
+def interval_words(summary: Mapping[str, Any], what: str) -> str:
+    """What the intervals of a table are over; ``what``: "pictures", "frames" or "scenes"."""
+    count = len(summary["seeds"])
+    over = f"{count} seeds and the {what}" if count > 1 else f"the {what} (one seed)"
+    return f"95 % intervals over {over}"
+
+
+def distance_note(summary: Mapping[str, Any]) -> str:
+    """Of which features the distances are, and what stands behind them in a table."""
+    images = summary["images"]
+    spread = "behind them the standard deviation over seeds" if len(summary["seeds"]) > 1 else "one seed, so without a spread"
+    return f"Distances: features of {images['extractor']} against {images['n_reference']} pictures, {spread}; not FID."

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from alberti.training.log import logged_to
     from alberti.training.loop import LossFunction, NonFiniteLossError, TrainResult, discard_checkpoints, train_loop
-    from alberti.training.schedule import LR_SCHEDULES, Batch, LoopConfig, global_batch, loop_key, lr_at
+    from alberti.training.schedule import Batch, global_batch, lr_at
+    from alberti.training.settings import Optimisation
 
 _HOMES = {
     "log": ("logged_to",),
     "loop": ("LossFunction", "NonFiniteLossError", "TrainResult", "discard_checkpoints", "train_loop"),
-    "schedule": ("LR_SCHEDULES", "Batch", "LoopConfig", "global_batch", "loop_key", "lr_at"),
+    "schedule": ("Batch", "global_batch", "lr_at"),
+    "settings": ("Optimisation",),
 }
 
 __all__ = [
-    "LR_SCHEDULES",
     "Batch",
-    "LoopConfig",
     "LossFunction",
     "NonFiniteLossError",
+    "Optimisation",
     "TrainResult",
     "discard_checkpoints",
     "global_batch",
     "logged_to",
-    "loop_key",
     "lr_at",
     "train_loop",
 ]

@@ -4,20 +4,24 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ExponentialMovingAverage:
-    """theta_ema <- decay theta_ema + (1 - decay) theta after every step, over the trainable parameters, in float32."""
+    """theta_ema <- decay theta_ema + (1 - decay) theta after every step, over the trainable parameters, in float32.
+
+    The update is torch's (``swa_utils``). Its ``AveragedModel`` is not used: that copies the whole model, frozen parts and
+    buffers too, starts from the weights behind the first step, and decides by a counter on the host, in no CUDA graph.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
+        self._update = get_ema_multi_avg_fn(decay)
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.shadow = {name: value.detach().float().clone() for name, value in self._parameters.items()}
 
-    @torch.no_grad()
     def update(self) -> None:
         values = [value.detach().float() for value in self._parameters.values()]
-        torch._foreach_lerp_(list(self.shadow.values()), values, 1 - self.decay)
+        self._update(list(self.shadow.values()), values, 0)
 
     def load(self, shadow: dict[str, Tensor]) -> None:
         for name, value in shadow.items():

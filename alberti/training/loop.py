@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alberti.checkpoints import Checkpoints
+from alberti.device import choose_device
 from alberti.errors import AlbertiError, ConfigError
 from alberti.files import write_json
 from alberti.processes import is_launched, is_main, join
@@ -23,7 +24,8 @@ from alberti.progress import Progress
 from alberti.seeding import derive_seed
 from alberti.training.averages import ExponentialMovingAverage, LoggedAverages
 from alberti.training.log import current_log
-from alberti.training.schedule import Batch, LoopConfig, global_batch, loop_key, lr_at, share_of
+from alberti.training.schedule import Batch, global_batch, lr_at, share_of
+from alberti.training.settings import Optimisation
 from alberti.training.step_graph import StepGraph
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def train_loop(
     model: nn.Module,
     loss_fn: LossFunction,
     num_samples: int,
-    config: LoopConfig,
+    config: Optimisation,
     *,
     checkpoints: Path | None,
     run_key: dict[str, Any],
@@ -83,7 +85,7 @@ def train_loop(
     """
     if num_samples < 1:
         raise ConfigError(f"{description}: nothing to train on")
-    store = Checkpoints(checkpoints, {**run_key, "loop": loop_key(config)}, config.keep) if checkpoints else None
+    store = Checkpoints(checkpoints, {**run_key, "loop": config.key()}, config.keep) if checkpoints else None
     run = _Run(model, loss_fn, num_samples, config, store, _accelerator(device))
     start = run.restore()
     tell = _teller(description, run)
@@ -109,7 +111,7 @@ class _Run:
         model: nn.Module,
         loss_fn: LossFunction,
         num_samples: int,
-        config: LoopConfig,
+        config: Optimisation,
         store: Checkpoints | None,
         accelerator: "Accelerator",
     ):
@@ -221,7 +223,7 @@ class _Run:
 
     def _backward(self, loss: Callable[[], tuple[Tensor, dict[str, Tensor]]]) -> Tensor:
         """Add the gradients of one micro-batch and what is logged of it; its mean loss."""
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.mixed_precision == "bf16"):
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, self.config.precision == "bf16"):
             losses, values = loss()
         self.accelerator.backward(losses.mean() / self.config.accumulate)
         self.averages.add({"loss": losses, **values})
@@ -282,7 +284,7 @@ def _accelerator(device: str | torch.device | None) -> "Accelerator":
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
-    on_cpu = device is not None and torch.device(device).type == "cpu"
+    on_cpu = choose_device(device).type == "cpu"
     join(on_cpu)
     if not is_launched():
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -297,13 +299,13 @@ def _accelerator(device: str | torch.device | None) -> "Accelerator":
     return accelerator
 
 
-def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: LoopConfig) -> None:
+def discard_checkpoints(checkpoints: Path, run_key: dict[str, Any], config: Optimisation) -> None:
     """Delete the checkpoints of a finished run, once its result is safely written; only the main process does."""
     if is_main():
-        Checkpoints(checkpoints, {**run_key, "loop": loop_key(config)}).discard()
+        Checkpoints(checkpoints, {**run_key, "loop": config.key()}).discard()
 
 
-def _check_finite(batch: Batch, health: Tensor, store: Checkpoints | None, config: LoopConfig) -> None:
+def _check_finite(batch: Batch, health: Tensor, store: Checkpoints | None, config: Optimisation) -> None:
     if bool(torch.isfinite(health)):
         return
     where = ""

@@ -33,9 +33,10 @@ from shared import Streets, Study, load_streets, score
 from torch import Tensor
 
 from alberti.diffusion.config import SampleConfig, VanishingGuidance
-from alberti.diffusion.guidance import VanishingGuide, step_alpha_bar
+from alberti.diffusion.guidance import VanishingGuide
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.sample import solver_of, start_noise, to_uint8
+from alberti.families.steps import noise_step
 from alberti.files import read_json, write_json
 
 
@@ -111,7 +112,7 @@ def _guided(study: Study, streets: Streets, route: str) -> Tensor:
 
         push = None
         if route != "unguided":
-            push = guide.push(denoise if route == "denoiser" else fixed, latents, step_alpha_bar(solver, time_, index))
+            push = guide.push(denoise if route == "denoiser" else fixed, latents, noise_step(solver, index))
         latents = solver.step(denoise(latents), time_, latents, return_dict=False)[0]
         latents = latents if push is None else latents + push
     return study.decode_all(latents)

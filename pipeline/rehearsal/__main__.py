@@ -58,15 +58,16 @@ def _rehearse(options: argparse.Namespace) -> int:
     _check_packages(name)
     folder = _new_folder(options.out, min(_GIGABYTES[name], _DEPTH_GIGABYTES) if options.depth else _GIGABYTES[name])
 
+    from stages.common import device
+    from stages.params import check_params
+    from stages.plan import without_spare_deps
+    from stages.units import read_units
+
     from pipeline.rehearsal.data import write_datasets, write_kitti_with_lists
     from pipeline.rehearsal.params import WEIGHTS, rehearsal_params
     from pipeline.rehearsal.run import Row, announce, depth_units, measured, rehearse, show
     from pipeline.rehearsal.sizes import SIZES
     from pipeline.rehearsal.weights import write_depth_weights, write_weights
-    from stages.common import device
-    from stages.params import check_params
-    from stages.plan import without_spare_deps
-    from stages.units import read_units
 
     size, where = SIZES[name], device()
     values = rehearsal_params(PROJECT / "conf", size, options.arms, small_batches=options.depth and where == "cpu")

@@ -4,24 +4,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.profiles import compose_plain, merge
+
 from alberti.errors import ConfigError
 from pipeline.rehearsal.sizes import Size
 from pipeline.rehearsal.weights import BLIP, DPT, PIXELFORMER, SD2_DEPTH
-from stages.profiles import compose_plain, merge
 
 WEIGHTS = Path("datasets/weights")
 _STEPS = 2
 # At the profile's rates random weights may predict one depth everywhere after two steps, and no scale can be fitted to that.
 _SHORT = {
-    "steps": _STEPS, "lr": 1e-6, "lr_final": 0.0, "warmup_steps": 1, "checkpoint_every": 0, "log_every": 1,
+    "training": {"steps": _STEPS, "lr": 1e-6, "lr_final": 0.0, "warmup_steps": 1, "checkpoint_every": 0, "log_every": 1},
     "validation_images": 2,
-}  # fmt: skip
+}
 _CHANGES: dict[str, Any] = {
     "annotate": {"workers": 4},
     "base": {"source": "path", "path": f"{WEIGHTS / SD2_DEPTH}"},
-    "finetune": {"steps": _STEPS, "checkpoint_every": 0, "log_every": 1},
+    "finetune": {"training": {"steps": _STEPS, "checkpoint_every": 0, "log_every": 1}},
     # One arm writes a checkpoint of the whole training state, as long runs do.
-    "arms": {"constrained": {"checkpoint_every": _STEPS}},
+    "arms": {"constrained": {"training": {"checkpoint_every": _STEPS}}},
     "generate": {"steps": 3},
     "base_depth": {"dpt": {"weights": f"{WEIGHTS / DPT}"}, "pixelformer": {"weights": f"{WEIGHTS / PIXELFORMER}"}},
     "finetune_depth": {"train": {"dpt": _SHORT, "pixelformer": _SHORT}},
@@ -41,7 +42,7 @@ def rehearsal_params(
     """
     values = merge(merge(compose_plain(conf, "paper"), _CHANGES), size.changes)
     if small_batches:
-        recipe = {"batch_size": 2, "mixed_precision": "no", "workers": 0}
+        recipe = {"training": {"batch_size": 2, "precision": "no"}, "workers": 0}
         values = merge(values, {"finetune_depth": {"train": {"dpt": recipe, "pixelformer": recipe}}})
     for role, source in values["prepare"].items():
         changed = dict(source)

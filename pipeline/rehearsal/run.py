@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from pipeline.rehearsal.checks import check_out
 from stages.params import Params
 from stages.units import Unit, function_of, producers, reads
+
+from pipeline.rehearsal.checks import check_out
 
 TARGETS = ("evaluate_images", "evaluate_depth", "report")
 

@@ -65,6 +65,7 @@ PAPER = Size(
     },
 )
 
+_SMALL = {"batch_size": 2, "precision": "no"}
 TINY = Size(
     name="tiny",
     holicity=(64, 64),
@@ -102,13 +103,14 @@ TINY = Size(
     },
     changes={
         "annotate": {"workers": 1},
-        "finetune": {"batch_size": 4, "accumulate": 2, "num_lines": 50, "precision": "no", "compile_decoder": False},
+        "finetune": {"training": {"batch_size": 4, "accumulate": 2, "precision": "no"}},
+        "arms": {"constrained": {"num_lines": 50, "compile_decoder": False}},
         "generate": {"batch_size": 2, "precision": "no"},
         "base_depth": {"dpt": {"size": "tiny"}, "pixelformer": {"size": "tiny"}},
         "finetune_depth": {
             "train": {
-                "dpt": {"batch_size": 2, "crop": [64, 64], "mixed_precision": "no", "workers": 0},
-                "pixelformer": {"batch_size": 2, "crop": [64, 96], "mixed_precision": "no", "workers": 0},
+                "dpt": {"training": _SMALL, "augmentation": {"crop": [64, 64]}, "workers": 0},
+                "pixelformer": {"training": _SMALL, "augmentation": {"crop": [64, 96]}, "workers": 0},
             }
         },
         "evaluate_images": {"extractor": "random_convolutions_256"},

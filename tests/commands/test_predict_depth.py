@@ -105,7 +105,7 @@ def test_bad_input(model: Path, tmp_path: Path):
     write_pictures(tmp_path / "photos", ["a.png"])
     with pytest.raises(CheckpointError, match="no such model folder"):
         predict_depth(tmp_path / "none", tmp_path / "photos", tmp_path / "out")
-    with pytest.raises(ConfigError, match="--device: 'abacus'"):
+    with pytest.raises(ConfigError, match="device: 'abacus'"):
         predict_depth(model, tmp_path / "photos", tmp_path / "out", device="abacus")
     assert not (tmp_path / "out").exists()
 

@@ -8,7 +8,7 @@ import pytest
 from native_layouts import gray16, synthia, vkitti2
 from pydantic import ValidationError
 
-from alberti.data.captions import CaptionConfig
+from alberti.data.caption_config import CaptionConfig
 from alberti.data.fit import Fit, crop_boxes
 from alberti.data.manifest import Dataset
 from alberti.data.source import Source

@@ -128,7 +128,7 @@ def test_bad_lists_are_refused(tmp_path, text, message):
 def test_a_missing_or_binary_list_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no such split file"):
         read_split(tmp_path / "nowhere.txt")
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "binary.txt").write_bytes(b"\x00\xff\x80")
     with pytest.raises(DataError, match="cannot read"):
         read_split(tmp_path / "binary.txt")
 

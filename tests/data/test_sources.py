@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from native_layouts import gray16, picture, synthia, vkitti2
 
-from alberti.data.captions import CaptionConfig
+from alberti.data.caption_config import CaptionConfig
 from alberti.data.fingerprint import FileIndex
 from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset
 from alberti.data.sources import READERS, evenly, limited, open_source, reader_of, write_fitted, write_source
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_file
+
+
+VKITTI2_SHRUNK = (725.0087 * 124 / 1242, 725.0087 * 37 / 375, 621 * 124 / 1242 - 0.5, 187.5 * 37 / 375 - 0.5)
+"""The release's camera at the size of the fixture's pictures."""
 
 
 def prepare(name: str, root: Path, out: Path, **options: object) -> Dataset:
@@ -188,12 +192,12 @@ def test_vkitti2(tmp_path: Path, archives: bool) -> None:
     dataset = prepare("vkitti2", tmp_path / "root", tmp_path / "out")
     assert len(dataset) == 9
     sample = dataset.by_id("Scene01_fog_0_00002")
-    assert sample.intrinsics == (725.0087, 725.0087, 620.5, 187)
+    assert sample.intrinsics == pytest.approx(VKITTI2_SHRUNK)
     depth = dataset.read_depth(sample)
     assert (depth[0, 0], depth[5, 0]) == (0, pytest.approx(12.34))
     both = prepare("vkitti2", tmp_path / "root", tmp_path / "two", scenes=["Scene18"], cameras=[0, 1], every=2)
     assert [sample.id for sample in both] == [f"Scene18_clone_{camera}_{frame:05d}" for camera in (0, 1) for frame in (0, 2)]
-    assert both.by_id("Scene18_clone_1_00000").intrinsics == (725.0087, 725.0087, 621.5, 187)
+    assert both.by_id("Scene18_clone_1_00000").intrinsics[2] == pytest.approx(622 * 124 / 1242 - 0.5)
 
 
 def test_vkitti2_bad_input(tmp_path: Path) -> None:
@@ -235,7 +239,7 @@ def test_synthia_al(tmp_path: Path) -> None:
     dataset = prepare("synthia_al", root, tmp_path / "out")
     assert [sample.split for sample in dataset] == ["train"] * 3 + ["test"]
     sample = dataset[0]
-    assert sample.intrinsics == (895.692, 895.692, 319.5, 239.5)
+    assert sample.intrinsics == pytest.approx((89.5692, 89.5692, 31.5, 23.5))  # of 64 x 48 pixels, a tenth of the release
     assert dataset.read_image(sample).shape == (48, 64, 3)
     np.testing.assert_allclose(dataset.read_depth(sample), 131 * 256 * 5000 / (2**24 - 1), rtol=1e-6)
     every = prepare("synthia_al", root, tmp_path / "every", splits=["train"], every=2)
@@ -323,7 +327,7 @@ def test_a_limit_hashes_only_what_it_keeps(tmp_path: Path) -> None:
         source = limited(open_source("vkitti2", tmp_path / "vk", index=index), 2, index)
         rows = list(source.samples)
     assert [set(row.sha256) for row in rows] == [{"image", "depth"}] * 2
-    hashed = [json.loads(line)[3] for line in cache.read_text().splitlines()[1:]]
+    hashed = [json.loads(line)[4] for line in cache.read_text().splitlines()[1:]]
     assert sum(digest is not None for digest in hashed) == 4
 
 

@@ -2,10 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from alberti.data.transforms import View
-from alberti.depth.augmentation import Augmentation, Change, apply_tables, colour_tables, cut, draw_change, rotate
-from alberti.errors import ConfigError
+from alberti.depth.augmentation import Change, apply_tables, colour_tables, cut, draw_change, rotate
+from alberti.depth.config import Augmentation
 from alberti.geometry.camera import Camera
 
 SAME = Change(degrees=0.0, x0=0, y0=0, flip=False, gamma=1.0, colours=(1.0, 1.0, 1.0))
@@ -69,7 +70,7 @@ def test_tables_apply_gamma_then_each_channel_s_factor():
 
 
 def test_what_is_drawn_stays_in_its_ranges():
-    options, random = Augmentation((32, 40), rotate_degrees=2.0), np.random.default_rng(0)
+    options, random = Augmentation(crop=(32, 40), rotate_degrees=2.0), np.random.default_rng(0)
     drawn = [draw_change(options, (50, 33), random) for _ in range(400)]
     assert {change.x0 for change in drawn} == set(range(11))
     assert {change.y0 for change in drawn} == {0, 1}
@@ -80,7 +81,7 @@ def test_what_is_drawn_stays_in_its_ranges():
 
 
 def test_bad_augmentation_is_named():
-    with pytest.raises(ConfigError, match="flip"):
-        Augmentation((64, 64), flip=1.5)
-    with pytest.raises(ConfigError, match="crop"):
-        Augmentation((16, 64))
+    with pytest.raises(ValidationError, match="flip"):
+        Augmentation(crop=(64, 64), flip=1.5)
+    with pytest.raises(ValidationError, match="crop"):
+        Augmentation(crop=(16, 64))

@@ -3,12 +3,13 @@ import pytest
 import torch
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
-from alberti.depth.data import Augmentation, Batches, Mixture, spread
+from alberti.depth.config import Augmentation
+from alberti.depth.data import Batches, Mixture, spread
 from alberti.depth.samples import DepthSamples
 from alberti.errors import ConfigError, DataError
 from alberti.training import global_batch
 
-PLAIN = Augmentation((64, 64), flip=0.0, jitter=0.0)
+PLAIN = Augmentation(crop=(64, 64), flip=0.0, jitter=0.0)
 
 
 def test_without_augmentation_a_sample_is_the_file(make_dataset):
@@ -19,7 +20,7 @@ def test_without_augmentation_a_sample_is_the_file(make_dataset):
 
 
 def test_a_sample_depends_on_seed_id_and_visit_only(make_dataset):
-    options = Augmentation((32, 48), rotate_degrees=3.0)
+    options = Augmentation(crop=(32, 48), rotate_degrees=3.0)
     dataset = make_dataset()
     reversed_set = write_dataset(dataset.folder, dataset.samples[::-1], name="data", role="train")
     samples, backwards = DepthSamples(dataset, options), DepthSamples(reversed_set, options)
@@ -34,7 +35,7 @@ def test_a_sample_depends_on_seed_id_and_visit_only(make_dataset):
 
 def test_crop_and_flip_move_image_and_depth_together(make_dataset):
     """The scenes' brightness falls with depth, wherever the crop is and whichever way it looks."""
-    samples = DepthSamples(make_dataset(count=2), Augmentation((32, 32), jitter=0.0))
+    samples = DepthSamples(make_dataset(count=2), Augmentation(crop=(32, 32), jitter=0.0))
     for visit in range(8):
         image, depth, _ = samples.sample(visit % 2, visit, seed=0)
         assert image.shape == (32, 32, 3)
@@ -44,18 +45,18 @@ def test_crop_and_flip_move_image_and_depth_together(make_dataset):
 
 def test_pictures_are_resized_to_the_height_and_grow_to_the_crop(make_dataset):
     dataset = make_dataset(height=64, width=160)
-    assert DepthSamples(dataset, Augmentation((32, 32), height=48)).view(0).size == (120, 48)
-    assert DepthSamples(dataset, Augmentation((96, 96))).view(0).size == (240, 96)
-    assert DepthSamples(dataset, Augmentation((32, 320))).view(0).size == (320, 128)
+    assert DepthSamples(dataset, Augmentation(crop=(32, 32), height=48)).view(0).size == (120, 48)
+    assert DepthSamples(dataset, Augmentation(crop=(96, 96))).view(0).size == (240, 96)
+    assert DepthSamples(dataset, Augmentation(crop=(32, 320))).view(0).size == (320, 128)
 
 
 def test_the_benchmark_crop(make_dataset):
     dataset = make_dataset(count=1, height=370, width=1242)
-    view = DepthSamples(dataset, Augmentation((352, 1120), kb_crop=True)).view(0)
+    view = DepthSamples(dataset, Augmentation(crop=(352, 1120), kb_crop=True)).view(0)
     assert view.size == (1216, 352)
     np.testing.assert_array_equal(view.image, dataset.read_image(dataset[0])[18:, 13:1229])
     with pytest.raises(DataError, match="benchmark crop"):
-        DepthSamples(make_dataset("small"), Augmentation((32, 32), kb_crop=True)).view(0)
+        DepthSamples(make_dataset("small"), Augmentation(crop=(32, 32), kb_crop=True)).view(0)
 
 
 def test_the_cache_stays_within_its_memory(make_dataset):
@@ -68,13 +69,17 @@ def test_the_cache_stays_within_its_memory(make_dataset):
 
 def test_size_and_centre_are_known_without_reading(make_dataset):
     dataset = make_dataset(height=400, width=1300)
-    for options in (Augmentation((96, 128), height=100), Augmentation((352, 1120), kb_crop=True), Augmentation((64, 4000))):
+    for options in (
+        Augmentation(crop=(96, 128), height=100),
+        Augmentation(crop=(352, 1120), kb_crop=True),
+        Augmentation(crop=(64, 4000)),
+    ):
         samples = DepthSamples(dataset, options)
         view = samples.view(0)
         assert samples.size(0) == view.size
         assert samples.centre(0) == (view.camera.cx, view.camera.cy)
     unknown = Dataset(dataset.folder, dataset.info, [dataset[0].model_copy(update={"intrinsics": None})])
-    assert DepthSamples(unknown, Augmentation((352, 1120), kb_crop=True)).centre(0) == (607.5, 175.5)
+    assert DepthSamples(unknown, Augmentation(crop=(352, 1120), kb_crop=True)).centre(0) == (607.5, 175.5)
 
 
 class TestMixture:
@@ -106,7 +111,7 @@ class TestMixture:
 
 
 def test_reading_ahead_gives_the_same_batches(make_dataset):
-    mixture = Mixture(DepthSamples(make_dataset(count=5), Augmentation((32, 32))))
+    mixture = Mixture(DepthSamples(make_dataset(count=5), Augmentation(crop=(32, 32))))
     device = torch.device("cpu")
     with Batches(mixture, 3, 4) as plain, Batches(mixture, 3, 4, workers=2) as ahead:
         for step in range(5):

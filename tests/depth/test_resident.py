@@ -6,7 +6,8 @@ import torch
 
 from alberti.data.manifest import Dataset
 from alberti.depth import resident
-from alberti.depth.data import Augmentation, Batches, Mixture
+from alberti.depth.config import Augmentation
+from alberti.depth.data import Batches, Mixture
 from alberti.depth.samples import DepthSamples
 from alberti.errors import DataError
 from alberti.images import write_image
@@ -42,7 +43,7 @@ def mixed_sizes(make_dataset) -> Dataset:
 
 def test_batches_from_memory_are_those_from_files(make_dataset):
     dataset = mixed_sizes(make_dataset)
-    for options in (Augmentation((48, 56)), Augmentation((64, 64), height=70, flip=1.0)):
+    for options in (Augmentation(crop=(48, 56)), Augmentation(crop=(64, 64), height=70, flip=1.0)):
         read, kept = (batches_of(Mixture(DepthSamples(dataset, options)), kept) for kept in (False, True))
         for expected, found in zip(read, kept, strict=True):
             assert expected.keys() == found.keys()
@@ -52,7 +53,7 @@ def test_batches_from_memory_are_those_from_files(make_dataset):
 
 
 def test_rotated_batches_from_memory_are_those_from_files(make_dataset):
-    options = Augmentation((48, 56), rotate_degrees=25.0)
+    options = Augmentation(crop=(48, 56), rotate_degrees=25.0)
     dataset = mixed_sizes(make_dataset)
     read, kept = (batches_of(Mixture(DepthSamples(dataset, options)), kept) for kept in (False, True))
     for expected, found in zip(read, kept, strict=True):
@@ -62,7 +63,7 @@ def test_rotated_batches_from_memory_are_those_from_files(make_dataset):
 
 
 def test_mixed_batches_from_memory_are_those_from_files(make_dataset):
-    options = Augmentation((32, 48))
+    options = Augmentation(crop=(32, 48))
     first, second = make_dataset("a", 5), make_dataset("b", 3, 48, 80, keep=0.1)
     mixtures = [Mixture(DepthSamples(first, options), DepthSamples(second, options), 0.4) for _ in range(2)]
     for expected, found in zip(batches_of(mixtures[0], False, 6), batches_of(mixtures[1], True, 6), strict=True):
@@ -77,14 +78,14 @@ def test_mixed_batches_from_memory_are_those_from_files(make_dataset):
 
 
 def test_pictures_are_read_once_in_a_process(make_dataset, monkeypatch):
-    dataset, options = make_dataset(), Augmentation((32, 32))
+    dataset, options = make_dataset(), Augmentation(crop=(32, 32))
     batches_of(Mixture(DepthSamples(dataset, options)), True)
     monkeypatch.setattr(Dataset, "read_image", lambda *_: pytest.fail("read again"))
     batches_of(Mixture(DepthSamples(Dataset.open(dataset.folder), options)), True)
 
 
 def test_pictures_that_were_written_again_are_read_again(make_dataset):
-    dataset, options = make_dataset(), Augmentation((64, 64), flip=0, jitter=0)
+    dataset, options = make_dataset(), Augmentation(crop=(64, 64), flip=0, jitter=0)
     batches_of(Mixture(DepthSamples(dataset, options)), True)
     for sample in dataset:
         write_image(dataset.image_path(sample), np.full((64, 64, 3), 7, np.uint8))
@@ -93,7 +94,7 @@ def test_pictures_that_were_written_again_are_read_again(make_dataset):
 
 def test_what_is_rotated_is_kept_apart(make_dataset):
     dataset = make_dataset()
-    mixtures = [Mixture(DepthSamples(dataset, Augmentation((64, 64), rotate_degrees=degrees))) for degrees in (0.0, 25.0)]
+    mixtures = [Mixture(DepthSamples(dataset, Augmentation(crop=(64, 64), rotate_degrees=degrees))) for degrees in (0.0, 25.0)]
     upright, turned = (batches_of(mixture, True)[0]["depth"] for mixture in mixtures)
     assert (upright > 0).all()
     assert (turned == 0).any()
@@ -101,13 +102,13 @@ def test_what_is_rotated_is_kept_apart(make_dataset):
 
 def test_other_sizes_of_the_same_files_are_kept_apart(make_dataset):
     dataset = make_dataset()
-    for options in (Augmentation((64, 64)), Augmentation((64, 64), height=96)):
+    for options in (Augmentation(crop=(64, 64)), Augmentation(crop=(64, 64), height=96)):
         assert batches_of(Mixture(DepthSamples(dataset, options)), True)[0]["images"].shape == (4, 3, 64, 64)
     assert len(resident._KEPT) == 2
 
 
 def test_what_does_not_fit_the_cache_is_not_kept(make_dataset):
-    dataset, options = make_dataset(), Augmentation((64, 64))
+    dataset, options = make_dataset(), Augmentation(crop=(64, 64))
     bytes_needed = 4 * 64 * 64 * 7
     for room, fits in ((bytes_needed, True), (bytes_needed - 1, False)):
         samples = DepthSamples(dataset, options, cache_mb=room / 2**20)
@@ -115,7 +116,7 @@ def test_what_does_not_fit_the_cache_is_not_kept(make_dataset):
 
 
 def test_the_longest_unused_data_set_goes_first(make_dataset, monkeypatch):
-    options = Augmentation((64, 64))
+    options = Augmentation(crop=(64, 64))
     monkeypatch.setattr(resident, "_LIMIT", 2 * 4 * 64 * 64 * 7)
     a, b, c = (DepthSamples(make_dataset(name), options) for name in "abc")
     kept = {name: resident.keep_resident(samples, CPU, 1) for name, samples in (("a", a), ("b", b))}
@@ -129,5 +130,5 @@ def test_a_damaged_file_is_named(make_dataset):
     dataset = make_dataset()
     dataset.image_path(dataset[2]).write_bytes(b"no image")
     with pytest.raises(DataError, match=r"2\.png"):
-        resident.keep_resident(DepthSamples(dataset, Augmentation((32, 32))), CPU, 2)
+        resident.keep_resident(DepthSamples(dataset, Augmentation(crop=(32, 32))), CPU, 2)
     assert not resident._KEPT

@@ -8,10 +8,10 @@ from diffusion.toy import SIZE, base_config, write_toy
 
 from alberti.data.scenes import SceneConfig
 from alberti.diffusion.base import DepthDiffusion, train_base
-from alberti.diffusion.config import Schedule
 from alberti.diffusion.image_losses import gradient_difference
 from alberti.diffusion.sources import DatasetSource, SceneSource
 from alberti.errors import ConfigError, DataError
+from alberti.training.settings import Optimisation
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(trained, toy, tmp_path, 
 
 def test_it_trains_on_rendered_streets(tmp_path):
     source = SceneSource(8, seed=0, config=SceneConfig(width=SIZE, height=SIZE, supersample=1))
-    short = Schedule(steps=1, batch_size=2, lr=1e-3)
+    short = Optimisation(steps=1, batch_size=2, lr=1e-3)
     config = base_config(vae=short, unet=short)
     metrics = train_base(source, tmp_path / "model", config, checkpoints=None, device="cpu")
     assert metrics["vae"]["psnr"] > 0

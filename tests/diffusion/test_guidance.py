@@ -13,10 +13,11 @@ from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import SampleConfig, TinyDecoderConfig, VanishingGuidance
 from alberti.diffusion.decoding import FrozenDecoder
-from alberti.diffusion.guidance import VanishingGuide, even_step, step_alpha_bar
+from alberti.diffusion.guidance import VanishingGuide, even_step
 from alberti.diffusion.sample import generate, sample_images, solver_of
 from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError
+from alberti.families.steps import NoiseStep, noise_step
 from alberti.geometry.surfaces import points_on_surfaces
 from alberti.losses.orientation import grid_misfit, stray_share
 
@@ -80,7 +81,7 @@ def test_a_push_is_that_of_the_plain_decoder_up_to_rounding(model, toy):
     x_t = torch.randn(3, 4, SIZE // model.factor, SIZE // model.factor, generator=torch.Generator().manual_seed(0))
     frozen, plain = (
         VanishingGuide(model, VanishingGuidance(), _points(toy), 4, decoder).push(
-            lambda noisy, rows: 0.1 * noisy, x_t, torch.tensor(0.9)
+            lambda noisy, rows: 0.1 * noisy, x_t, NoiseStep(0.9**0.5, -(0.1**0.5), 0.9)
         )
         for decoder in (None, PlainDecoder(model))
     )
@@ -182,7 +183,7 @@ def test_a_flow_matching_model_is_guided(base_folder, toy):
 
 
 def test_the_strength_is_shared_among_the_runs_steps(model):
-    x_t, level = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5)
+    x_t, level = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), NoiseStep(0.5**0.5, -(0.5**0.5), 0.5)
     settings = VanishingGuidance(strength=0.6)
     pushes = [
         VanishingGuide(model, settings, [[(1.0, 0.0, 0.0)]], steps).push(lambda noisy, rows: 0.1 * noisy, x_t, level)
@@ -194,14 +195,14 @@ def test_the_strength_is_shared_among_the_runs_steps(model):
 
 def test_noise_levels_are_those_of_the_solver(model, base_folder):
     solver = solver_of(model, _config(None, solver="dpm++", steps=4))
-    for index, time in enumerate(solver.timesteps):
-        level = step_alpha_bar(solver, time, index)
+    for index in range(len(solver.timesteps)):
+        level = noise_step(solver, index).alpha_bar
         # DPM-Solver++'s sigma is noise over signal.
-        assert level.item() == pytest.approx(1 / (1 + float(solver.sigmas[index]) ** 2), rel=1e-3)
+        assert level == pytest.approx(1 / (1 + float(solver.sigmas[index]) ** 2), rel=1e-3)
     flow = DepthDiffusion.load(base_folder)
     flow.scheduler = FlowMatchEulerDiscreteScheduler()
     solver = solver_of(flow, _config(None, steps=4))
-    levels = [step_alpha_bar(solver, time, index).item() for index, time in enumerate(solver.timesteps)]
+    levels = [noise_step(solver, index).alpha_bar for index in range(len(solver.timesteps))]
     assert levels[0] == 0
     assert levels == sorted(levels)
 

@@ -74,8 +74,6 @@ def test_flow_schedule_agrees_with_diffusers():
 def test_schedule_refuses_what_it_does_not_know():
     with pytest.raises(CheckpointError, match="sample"):
         NoiseSchedule.from_scheduler(DDIMScheduler(prediction_type="sample"))
-    with pytest.raises(CheckpointError, match="dynamic"):
-        NoiseSchedule.from_scheduler(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
 
 
 def test_normalised_depth_is_inverse_depth_from_minus_one_to_one():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusion.toy import finetune_config
 from pydantic import ValidationError
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alberti.diffusion.base import DepthDiffusion
-from alberti.diffusion.config import FinetuneConfig, SampleConfig
+from alberti.diffusion.config import SampleConfig
 from alberti.diffusion.constrained import ConstraintTerm
 from alberti.diffusion.latents import training_cache
 from alberti.diffusion.objective import predict_x0
@@ -84,7 +85,7 @@ def test_gradients_flow_through_the_last_steps_only(base):
 def _config(**changes):
     changes = {"rollout_gradient_steps": 1} | changes if changes.get("rollout_steps") == 0 else changes
     settings = {"steps": 12, "batch_size": 6, "lr": 1e-3, "log_every": 1, "constraint": "orientation", "weight": 1.0}
-    return FinetuneConfig(**settings | {"rollout_steps": 3, "rollout_gradient_steps": 2} | changes)
+    return finetune_config(**settings | {"rollout_steps": 3, "rollout_gradient_steps": 2} | changes)
 
 
 def test_training_on_rollouts_straightens_what_is_sampled(trained, toy, points):

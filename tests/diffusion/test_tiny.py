@@ -7,11 +7,13 @@ from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import FinetuneConfig, TinyDecoderConfig
 from alberti.diffusion.tiny import build_tiny_decoder, distil_tiny_decoder
 from alberti.diffusion.train import finetune
+from alberti.training.settings import Optimisation
 
 
 def test_it_learns_to_decode_and_is_used(base_folder, toy, points, tmp_path):
     base = DepthDiffusion.load(base_folder)
-    config = TinyDecoderConfig(steps=30, batch_size=4, lr=5e-3, width=8, blocks=1, log_every=5, warmup_steps=0)
+    training = Optimisation(steps=30, batch_size=4, lr=5e-3, lr_schedule="cosine", log_every=5)
+    config = TinyDecoderConfig(training=training, width=8, blocks=1)
     history = distil_tiny_decoder(base, toy, config, checkpoints=None, device="cpu")
     assert history[-1]["l1"] < 0.6 * history[0]["l1"]
     base.save(tmp_path / "model")
@@ -21,7 +23,7 @@ def test_it_learns_to_decode_and_is_used(base_folder, toy, points, tmp_path):
         assert torch.equal(loaded.decode(latents, tiny=True), base.decode(latents, tiny=True))
         error = (loaded.decode(latents, tiny=True) - loaded.decode(latents)).abs().mean()
     assert error < 0.3
-    tuned = FinetuneConfig(steps=2, batch_size=2, decoder="tiny", num_lines=50, log_every=1)
+    tuned = FinetuneConfig(training=Optimisation(steps=2, batch_size=2, lr=1e-5, log_every=1), decoder="tiny", num_lines=50)
     result = finetune(loaded, toy, points, tuned, checkpoints=None, run_key={}, device="cpu")
     assert result.history[-1]["constraint"] > 0
     assert result.model.tiny_decoder is not None

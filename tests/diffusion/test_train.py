@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusion.toy import SIZE
+from diffusion.toy import SIZE, finetune_config
+from pydantic import ValidationError
 
 from alberti.diffusion.base import DepthDiffusion
-from alberti.diffusion.config import FinetuneConfig
+from alberti.diffusion.config import ConstraintSettings, FinetuneConfig
 from alberti.diffusion.constrained import ConstraintTerm, _ValuesWithGradient
 from alberti.diffusion.decoding import ChannelsLastGroupNorm
 from alberti.diffusion.latents import training_cache
@@ -18,12 +19,13 @@ from alberti.diffusion.sources import DatasetSource
 from alberti.diffusion.train import Objective, finetune
 from alberti.errors import CheckpointError, ConfigError, DataError
 from alberti.training import Batch, NonFiniteLossError
+from alberti.training.settings import Optimisation
 
 CPU = torch.device("cpu")
 
 
 def _config(**changes) -> FinetuneConfig:
-    return FinetuneConfig(**({"steps": 4, "batch_size": 4, "lr": 1e-3, "num_lines": 60, "log_every": 1} | changes))
+    return finetune_config(**({"steps": 4, "batch_size": 4, "lr": 1e-3, "num_lines": 60, "log_every": 1} | changes))
 
 
 def _run(base_folder, toy, points, config, checkpoints=None, **options):
@@ -44,7 +46,7 @@ def _same_update(one, other, base_folder) -> bool:
 def test_the_constraint_is_lowered(trained, toy, points):
     common = {"steps": 20, "lr": 2e-3}
     weak = _run(trained[0], toy, points, _config(weight=1e-9, **common))
-    strong = _run(trained[0], toy, points, _config(weight=1.0, **common))
+    strong = _run(trained[0], toy, points, _config(weight=3.0, **common))
     # The same noise and order at every step, so the two differ by the constraint alone.
     assert strong.history[0]["constraint"] == weak.history[0]["constraint"]
     tail = slice(-8, None)
@@ -185,7 +187,7 @@ def test_the_window_of_timesteps_decides_who_is_decoded(base, toy, points):
     objective = Objective(base, cache, config, ConstraintTerm(base, config, CPU))
     indices, visits = [0, 1, 2, 3, 4, 5], [0] * 6
     _, values = objective(base.denoiser(), Batch(indices, visits, 0))
-    t = timesteps(config.seed, cache.ids, visits, 1000)
+    t = timesteps(config.training.seed, cache.ids, visits, 1000)
     inside = (t >= 300) & (t <= 700)
     assert 0 < int(inside.sum()) < 6
     assert torch.equal(~values["constraint"].isnan(), inside)
@@ -305,6 +307,21 @@ def test_no_vanishing_points_at_all_is_an_error_with_a_constraint(base_folder, t
 def test_what_cannot_be_done_is_refused(base_folder, toy, points, changes, error, message):
     with pytest.raises(error, match=message):
         _run(base_folder, toy, points, _config(**changes))
+
+
+def test_what_only_a_constraint_uses_is_there_exactly_with_one():
+    training = Optimisation(steps=1, batch_size=1, lr=1.0)
+    plain, acting = FinetuneConfig(training=training, constraint=None), FinetuneConfig(training=training, weight=0.5)
+    assert plain.constrained is None
+    assert {getattr(plain, name) for name in ConstraintSettings.model_fields} == {None}
+    assert acting.constrained == ConstraintSettings(weight=0.5)
+    assert set(ConstraintSettings.model_fields) < set(FinetuneConfig.model_fields)
+    for config in (plain, acting):
+        assert FinetuneConfig.model_validate(config.model_dump()) == config
+    with pytest.raises(ValidationError, match="num_lines: only a constraint makes use of it"):
+        FinetuneConfig(training=training, constraint=None, num_lines=50)
+    with pytest.raises(ValidationError, match="decoder: the constraint 'perspective' needs a value"):
+        FinetuneConfig(training=training, decoder=None)
 
 
 def test_config_refuses_contradictions_and_misspellings():

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
-from alberti.diffusion.config import BaseConfig, Schedule
+from alberti.diffusion.config import BaseConfig, ConstraintSettings, FinetuneConfig
 from alberti.images import write_depth, write_image
+from alberti.training.settings import Optimisation
 
 SIZE = 32
 CAPTIONS = ("a street with brick facades", "a street with plaster facades", "a wide street, stone facades")
@@ -15,13 +16,20 @@ TINY = {"height": SIZE, "width": SIZE, "vae_channels": (8, 16), "max_tokens": 16
 
 def base_config(**changes: object) -> BaseConfig:
     """A training of seconds, after which pictures look a little like the toy's."""
+    common = {"batch_size": 6, "lr_schedule": "cosine", "weight_decay": 0.0, "log_every": 4, "checkpoint_every": 10}
     short = {
-        "vae": Schedule(steps=60, batch_size=6, lr=6e-3, warmup_steps=5),
-        "unet": Schedule(steps=16, batch_size=6, lr=2e-3, ema_decay=0.5),
-        "log_every": 4,
-        "checkpoint_every": 10,
+        "vae": Optimisation(steps=60, lr=6e-3, warmup_steps=5, **common),
+        "unet": Optimisation(steps=16, lr=2e-3, ema_decay=0.5, **common),
     }
     return BaseConfig.smoke(**(TINY | short | changes))
+
+
+def finetune_config(**settings: object) -> FinetuneConfig:
+    """Settings of ``training`` and those beside it in one list; without a constraint, what only one uses is left out."""
+    training = {name: settings.pop(name) for name in list(settings) if name in Optimisation.model_fields}
+    if settings.get("constraint", "") is None:
+        settings = {name: value for name, value in settings.items() if name not in ConstraintSettings.model_fields}
+    return FinetuneConfig.model_validate(settings | {"training": training})
 
 
 def write_toy(folder: Path, count: int = 6, size: int = SIZE) -> Dataset:

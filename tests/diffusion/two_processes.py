@@ -12,13 +12,14 @@ from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import FinetuneConfig, SampleConfig
 from alberti.diffusion.sample import generate
 from alberti.diffusion.train import finetune
+from alberti.training.settings import Optimisation
 
 
 def main(base_folder: Path, data: Path, out: Path) -> None:
     torch.set_num_threads(1)
     dataset = Dataset.open(data)
     points = {sample.id: sample.vanishing_points for sample in dataset}
-    config = FinetuneConfig(steps=3, batch_size=4, lr=1e-3, num_lines=60, log_every=1, weight=0.1)
+    config = FinetuneConfig(training=Optimisation(steps=3, batch_size=4, lr=1e-3, log_every=1), num_lines=60, weight=0.1)
     result = finetune(
         DepthDiffusion.load(base_folder), dataset, points, config, checkpoints=out / "runs", run_key={}, device="cpu"
     )

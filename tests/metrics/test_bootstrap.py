@@ -129,3 +129,20 @@ def test_bootstrap_refuses(values):
 
 def test_one_image_has_an_interval_of_one_point():
     assert bootstrap_interval(np.array([2.0])) == (2, 2)
+
+
+def test_scenes_are_resampled_whole() -> None:
+    """Images that are alike within their scene: the interval is that of the scenes' means, not that of as many images."""
+    scenes, each = 12, 25
+    level = np.random.default_rng(5).normal(0, 1, scenes)
+    values = np.repeat(level, each)[None, None]
+    names = [f"scene {index // each}" for index in range(scenes * each)]
+    low, high = crossed_bootstrap(values, groups=names, resamples=4000).interval()
+    plain_low, plain_high = crossed_bootstrap(values, resamples=4000).interval()
+    expected = 2 * 1.96 * level.std(ddof=1) / math.sqrt(scenes)
+    assert float(high[0] - low[0]) == pytest.approx(expected, rel=0.1)
+    assert float(plain_high[0] - plain_low[0]) < 0.35 * expected
+    alone = crossed_bootstrap(values, groups=[str(index) for index in range(scenes * each)], resamples=4000).interval()
+    assert float(alone[1][0] - alone[0][0]) == pytest.approx(float(plain_high[0] - plain_low[0]), rel=0.1)
+    with pytest.raises(ValueError, match="a scene for each of the 300 images"):
+        crossed_bootstrap(values, groups=names[1:])

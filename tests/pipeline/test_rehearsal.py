@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stages.params import check_params
+from stages.units import producers, read_units
 
 from alberti.data.manifest import Dataset
 from alberti.data.scenes import RenderedScene, SceneConfig, render_scenes
@@ -23,8 +25,6 @@ from pipeline.rehearsal.params import rehearsal_params
 from pipeline.rehearsal.run import depth_first, rehearse
 from pipeline.rehearsal.sizes import PAPER, TINY
 from pipeline.rehearsal.weights import SD2_NETWORKS, write_sd2_depth
-from stages.params import check_params
-from stages.units import producers, read_units
 
 
 @pytest.fixture(scope="module")

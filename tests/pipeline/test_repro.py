@@ -19,7 +19,7 @@ from pipeline.profiles import compose
 
 OVERRIDES = (
     "~arms.unconstrained",
-    "finetune.steps=40",
+    "finetune.training.steps=40",
     "finetune_depth.models=[pixelformer]",
     "evaluate_depth.arms=[original,constrained]",
 )

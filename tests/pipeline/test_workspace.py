@@ -9,8 +9,6 @@ import yaml
 from project_tools import commit
 
 from alberti.errors import ConfigError
-from alberti.files import write_json
-from pipeline.summary import print_summary
 from pipeline.workspace import open_workspace
 
 
@@ -69,19 +67,3 @@ def test_without_git(small: Path, tmp_path: Path) -> None:
     shutil.rmtree(small / ".git")
     with pytest.raises(ConfigError, match="Git"), open_workspace(small, "smoke"):
         pass
-
-
-def test_summary_is_printed_as_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "metrics").mkdir()
-    summary = {
-        "images": {"base": {"consistency_2": 0.25, "gain": None}},
-        "depth": {"dpt": {"original": {"abs_rel": 0.5}}},
-        "changes": ["guided against base: +1.0 points (95 % interval [0 to 2])"],
-    }
-    write_json(tmp_path / "metrics" / "summary.json", summary)
-    print_summary(tmp_path)
-    shown = capsys.readouterr().out
-    assert summary["changes"][0] in " ".join(shown.split())
-    assert "0.25" in shown
-    assert "abs_rel" in shown
-    assert str(tmp_path / "report" / "index.html") in shown.replace("\n", "")

@@ -10,33 +10,37 @@ import pytest
 import yaml
 
 from alberti.files import atomic_folder
-from pipeline.profiles import compose
+from pipeline.profiles import with_graph
 
 Stage = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, composed: Callable[[str], dict]) -> Path:
     """params.yaml, every role's data, an untrained base and untrained depth models, all tiny."""
     from alberti.data.manifest import Dataset
     from alberti.data.scenes import SceneConfig, render_dataset
     from alberti.depth.models import build_depth_model
     from alberti.diffusion.small import build_small_base
-    from stages.params import check_params
+    from stages.shared.params import check_params
 
     folder = tmp_path_factory.mktemp("prepared")
-    values = compose(project, "smoke")
-    values["base"]["train"] |= {"vae": _schedule(), "unet": _schedule(), "checkpoint_every": 1}
-    values["finetune"] |= {"steps": 2, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "num_lines": 50}
+    values = composed("smoke")
+    short = {"steps": 2, "batch_size": 2, "warmup_steps": 0, "checkpoint_every": 1, "log_every": 1}
+    for network in ("vae", "unet"):
+        values["base"]["train"][network] |= {"steps": 1, "batch_size": 2, "lr": 1e-3, "ema_decay": 0.0, "checkpoint_every": 1}
+    for arm in values["arms"].values():
+        arm["training"] |= short
+    values["arms"]["constrained"]["num_lines"] = 50
     values["generate"]["steps"] = 2
     values["annotate"]["workers"] = 1
     for model in ("dpt", "pixelformer"):
-        short = {"steps": 2, "batch_size": 2, "warmup_steps": 0, "checkpoint_every": 1, "log_every": 1}
-        values["base_depth"][model]["train"] |= short
-        values["finetune_depth"]["train"][model] |= short
+        values["base_depth"][model]["train"]["training"] |= short
+        values["finetune_depth"]["train"][model]["training"] |= short
     for role in values["prepare"]:
         splits = values["prepare"][role]["scenes"]["splits"]
         values["prepare"][role]["scenes"] |= {"splits": dict.fromkeys(splits, 2), "supersample": 1}
+    values = with_graph(values)
     params = check_params(values)
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     for role in ("train", "condition"):
@@ -47,12 +51,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     captions = [sample.caption or "" for sample in Dataset.open(folder / "data" / "train")]
     assert params.base.train is not None
     build_small_base(params.base.train, captions).save(folder / "models" / "base")
-    build_depth_model("pixelformer", "tiny").save(folder / "models" / "depth" / "pixelformer" / "original")
+    build_depth_model("pixelformer", "tiny").save(folder / "models" / "depth" / "pixelformer" / "original" / "all")
     return folder
-
-
-def _schedule() -> dict[str, float]:
-    return {"steps": 1, "batch_size": 2, "lr": 1e-3}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def assert_refused(result: tuple[int, str], folder: Path, out: str, *texts: str)
 def test_missing_image(here: Path, stage: Stage) -> None:
     image = here / "data" / "train" / first_row(here / "data/train")["image"]
     image.unlink()
-    assert_refused(stage("annotate"), here, "data/annotations", image.name, "no such image")
+    assert_refused(stage("annotate", "--name", "train"), here, "data/annotations", image.name, "no such image")
     assert_refused(stage("base"), here / "elsewhere", "models/base", image.name)
 
 
@@ -61,10 +61,10 @@ def test_truncated_image_and_next_run(here: Path, stage: Stage) -> None:
     image = here / "data" / "train" / first_row(here / "data/train")["image"]
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
-    assert_refused(stage("annotate"), here, "data/annotations", image.name, "cannot read")
+    assert_refused(stage("annotate", "--name", "train"), here, "data/annotations", image.name, "cannot read")
     image.write_bytes(whole)
-    assert stage("annotate")[0] == 0
-    assert len((here / "data/annotations/annotations.jsonl").read_text().splitlines()) == 2
+    assert stage("annotate", "--name", "train")[0] == 0
+    assert len((here / "data/annotations/train/annotations.jsonl").read_text().splitlines()) == 2
 
 
 def test_depth_of_another_size(here: Path, stage: Stage) -> None:
@@ -72,10 +72,10 @@ def test_depth_of_another_size(here: Path, stage: Stage) -> None:
     write_depth(here / "data/train" / depth, np.full((32, 64), 5.0, np.float32))
     name = Path(depth).name
     result = stage("finetune", "--name", "unconstrained")
-    assert_refused(result, here, "models/finetuned/unconstrained", name, "64 x 32", "64 x 64")
+    assert_refused(result, here, "models/finetuned/unconstrained/0", name, "64 x 32", "64 x 64")
     shutil.rmtree(here / "models/depth/pixelformer")
     result = stage("base_depth", "--name", "pixelformer")
-    assert_refused(result, here, "models/depth/pixelformer/original", name, "64 x 32")
+    assert_refused(result, here, "models/depth/pixelformer/original/all", name, "64 x 32")
 
 
 def test_nan_in_depth(here: Path, stage: Stage) -> None:
@@ -88,14 +88,13 @@ def test_nan_in_depth(here: Path, stage: Stage) -> None:
     np.save(folder / "depth" / "bad.npy", depth)
     names = iter(["depth/good.npy", "depth/bad.npy"])
     change_rows(folder, lambda row: row | {"depth": next(names), "sha256": {}})
-    shutil.copytree(here / "models/base", here / "models/finetuned/base")
-    assert_refused(stage("generate", "--name", "base"), here, "data/generated/base", "bad.npy", "NaN")
+    assert_refused(stage("generate", "--name", "base"), here, "data/generated/base/0", "bad.npy", "NaN")
 
 
 def test_no_vanishing_points_anywhere(here: Path, stage: Stage) -> None:
     change_rows(here / "data/train", lambda row: row | {"vanishing_points": []})
     result = stage("finetune", "--name", "constrained")
-    assert_refused(result, here, "models/finetuned/constrained", "data/train", "vanishing point")
+    assert_refused(result, here, "models/finetuned/constrained/0", "data/train", "vanishing point")
 
 
 def test_misspelled_param_and_unknown_instance(here: Path, stage: Stage) -> None:
@@ -103,7 +102,7 @@ def test_misspelled_param_and_unknown_instance(here: Path, stage: Stage) -> None
     assert_refused(result, here, "models/finetuned/constraned", "constraned", "constrained")
     change_params(here, "finetune", "learning_rat", value=1)
     result = stage("finetune", "--name", "constrained")
-    assert_refused(result, here, "models/finetuned/constrained", "params.yaml", "finetune.learning_rat")
+    assert_refused(result, here, "models/finetuned/constrained/0", "params.yaml", "finetune.learning_rat")
     result = stage("prepare", "--name", "train", "--params", "nosuch.yaml")
     assert_refused(result, here, "data/elsewhere", "nosuch.yaml", "no such params file")
 
@@ -111,11 +110,11 @@ def test_misspelled_param_and_unknown_instance(here: Path, stage: Stage) -> None
 def test_corrupt_model(here: Path, stage: Stage) -> None:
     weights = here / "models/base/unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:2000])
-    assert_refused(stage("finetune", "--name", "unconstrained"), here, "models/finetuned/unconstrained", "unet")
-    weights = here / "models/depth/pixelformer/original/model.safetensors"
+    assert_refused(stage("finetune", "--name", "unconstrained"), here, "models/finetuned/unconstrained/0", "unet")
+    weights = here / "models/depth/pixelformer/original/all/model.safetensors"
     weights.write_bytes(b"\0" * 100)
     result = stage("evaluate_depth", "--name", "pixelformer-original")
-    assert_refused(result, here, "metrics/depth/pixelformer-original.json", "pixelformer/original")
+    assert_refused(result, here, "metrics/depth/pixelformer/original/all/test.json", "pixelformer/original")
     change_params(here, "base", "source", value="path")
     change_params(here, "base", "path", value="models/base")
     shutil.move(here / "models/base", here / "models/damaged")
@@ -141,20 +140,20 @@ def test_corrupt_checkpoints(here: Path, stage: Stage, monkeypatch: pytest.Monke
     assert "damaged" in stderr
     assert "step 2" in stderr
 
-    shutil.rmtree(here / "models/finetuned/unconstrained")
+    shutil.rmtree(here / "models/finetuned/unconstrained/0")
     with monkeypatch.context() as patch:
         patch.setattr(model.DepthDiffusion, "save", interrupted)
         stage("finetune", "--name", "unconstrained")
     for state in (here / "checkpoints/finetune").rglob("step-*/state.safetensors"):
         state.write_bytes(b"\0" * 50)
     result = stage("finetune", "--name", "unconstrained")
-    assert_refused(result, here, "models/finetuned/unconstrained", "no usable checkpoint", "Delete the folder")
+    assert_refused(result, here, "models/finetuned/unconstrained/0", "no usable checkpoint", "Delete the folder")
 
 
 def test_empty_folders(here: Path, stage: Stage) -> None:
     shutil.rmtree(here / "data/train")
     (here / "data/train").mkdir()
-    assert_refused(stage("annotate"), here, "data/annotations", "data/train", "the folder is empty")
+    assert_refused(stage("annotate", "--name", "train"), here, "data/annotations", "data/train", "the folder is empty")
     shutil.rmtree(here / "data/train")
     (here / "mine").mkdir()
     source = {"source": "folder", "root": "mine", "scenes": None}
@@ -174,15 +173,14 @@ def test_empty_pretrained_folder(here: Path, stage: Stage) -> None:
 @pytest.mark.parametrize("path", ["../../secret.png", "/etc/hostname"])
 def test_row_outside_its_root(here: Path, stage: Stage, path: str) -> None:
     change_rows(here / "data/train", lambda row: row | {"image": path})
-    assert_refused(stage("annotate"), here, "data/annotations", "manifest.jsonl, line 1", path, "outside")
+    assert_refused(stage("annotate", "--name", "train"), here, "data/annotations", "manifest.jsonl, line 1", path, "outside")
 
 
 def test_wrong_schema_version(here: Path, stage: Stage) -> None:
     path = here / "data/condition/dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
-    shutil.copytree(here / "models/base", here / "models/finetuned/base")
     result = stage("generate", "--name", "base")
-    assert_refused(result, here, "data/generated/base", "dataset.json", "schema version 99")
+    assert_refused(result, here, "data/generated/base/0", "dataset.json", "schema version 99")
 
 
 def test_source_of_another_kind(here: Path, stage: Stage) -> None:
@@ -205,7 +203,7 @@ runpy.run_module(sys.argv[0], run_name="__main__")
     [
         (3_000, ("stages.prepare", "--name", "train"), "data/train"),
         (60_000, ("stages.base",), "models/base"),
-        (60_000, ("stages.finetune", "--name", "base"), "models/finetuned/base"),
+        (60_000, ("stages.finetune", "--name", "unconstrained"), "models/finetuned/unconstrained/0"),
     ],
 )
 def test_full_disk(here: Path, limit: int, command: tuple[str, ...], out: str) -> None:

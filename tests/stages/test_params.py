@@ -1,45 +1,49 @@
-"""The params: typed, frozen, and errors that name the key."""
+"""The params: typed, frozen, complete, and errors that name the key."""
 
 import copy
-import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from alberti.diffusion.config import VanishingGuidance
 from alberti.errors import ConfigError
-from pipeline.profiles import compose
-from stages.params import DepthTrainParams, check_params, load_params
+from stages.shared.params import check_params, first_difference, load_params, plain
 
 
 @pytest.fixture
-def values(project: Path) -> dict:
-    return compose(project, "smoke")
+def values(composed: Callable[[str], dict]) -> dict:
+    return composed("smoke")
 
 
 def test_committed_params_load(project: Path) -> None:
-    params = load_params(project / "params.yaml")
-    assert params.arm("base").steps == 0
-    assert params.arm("constrained").constraint == "perspective"
-    assert params.arm("unconstrained").constraint is None
-    assert params.arm("constrained").steps == params.arm("unconstrained").steps
+    params = load_params(project / "params.yaml", complete=True)
+    assert params.arms["constrained"].constraint == "perspective"
+    assert params.arms["unconstrained"].constraint is None
+    assert params.arms["constrained"].training == params.arms["unconstrained"].training
+    assert params.picture_arms == ["base", "unconstrained", "constrained", "guided"]
+    assert params.weights_of("guided") == "unconstrained"
+    assert params.sampling("guided").vanishing_guidance == VanishingGuidance()
+    assert params.sampling("unconstrained").vanishing_guidance is None
 
 
 def test_params_are_frozen(project: Path) -> None:
     with pytest.raises(ValidationError):
-        load_params(project / "params.yaml").finetune.steps = 3
+        load_params(project / "params.yaml").generate.steps = 3
 
 
 @pytest.mark.parametrize(
     ("keys", "named", "suggested"),
     [
         (("finetun",), "finetun:", "'finetune'"),
-        (("finetune", "lrate"), "finetune.lrate", "'lr"),
+        (("finetune", "training", "lrate"), "finetune.training.lrate", "'lr"),
         (("base", "train", "vae", "step"), "base.train.vae.step", "'steps'"),
-        (("base_depth", "dpt", "train", "batchsize"), "base_depth.dpt.train.batchsize", "'batch_size'"),
+        (("base_depth", "dpt", "train", "training", "batchsize"), "base_depth.dpt.train.training.batchsize", "'batch_size'"),
         (("prepare", "train", "scenes", "widht"), "prepare.train.scenes.widht", "'width'"),
         (("arms", "constrained", "wieght"), "arms.constrained.wieght", "'weight'"),
+        (("evaluate_depth", "test_sets", "test", "protcol"), "evaluate_depth.test_sets.test.protcol", "'protocol'"),
     ],
 )
 def test_misspelled_key_is_named_with_the_nearest(values: dict, keys: tuple, named: str, suggested: str) -> None:
@@ -55,12 +59,12 @@ def test_misspelled_key_is_named_with_the_nearest(values: dict, keys: tuple, nam
 
 def test_wrong_type_and_range_name_key_and_value(values: dict) -> None:
     values["generate"]["steps"] = "many"
-    values["finetune"]["batch_size"] = 0
+    values["finetune"]["training"]["batch_size"] = 0
     with pytest.raises(ConfigError) as error:
         check_params(values)
     assert "generate.steps" in str(error.value)
     assert "'many'" in str(error.value)
-    assert "finetune.batch_size" in str(error.value)
+    assert "finetune.training.batch_size" in str(error.value)
 
 
 def test_missing_section_is_named(values: dict) -> None:
@@ -69,21 +73,20 @@ def test_missing_section_is_named(values: dict) -> None:
         check_params(values)
 
 
-def test_adding_an_arm_is_one_edit(values: dict) -> None:
-    values["arms"]["strong"] = {"constraint": "perspective", "weight": 0.1}
-    arm = check_params(values).arm("strong")
-    assert (arm.weight, arm.constraint, arm.lr) == (0.1, "perspective", values["finetune"]["lr"])
+def test_a_file_that_leaves_defaults_out_runs_by_hand_and_is_refused_where_dvc_looks(values: dict, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    del values["arms"]["constrained"]["num_lines"]
+    path.write_text(yaml.safe_dump(values))
+    assert load_params(path).arms["constrained"].num_lines == 1000  # the library's, not the profile's 200
+    with pytest.raises(ConfigError, match=r"arms\.constrained\.num_lines is not written out.*make params"):
+        load_params(path, complete=True)
 
 
-def test_experiment_seed_reaches_sections_without_their_own(values: dict) -> None:
-    values["seed"] = 7
-    values["arms"]["other"] = {"seed": 9}
-    params = check_params(values)
-    assert params.arm("constrained").seed == 7
-    assert params.arm("other").seed == 9
-    assert params.sampling("base").seed == 7
-    values["generate"]["seed"] = 3
-    assert check_params(values).sampling("base").seed == 3
+def test_first_difference() -> None:
+    assert first_difference({"a": {"b": [1, 2]}}, {"a": {"b": (1, 2)}}) is None
+    assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b"
+    assert first_difference({"a": {}}, {"a": {"c": 0}}) == "a.c"
+    assert first_difference({"a": {}, "d": 1}, {"a": {}}) == "d"
 
 
 @pytest.mark.parametrize(
@@ -92,9 +95,12 @@ def test_experiment_seed_reaches_sections_without_their_own(values: dict) -> Non
         (("finetune_depth", "arms"), ["base", "constraned"], "finetune_depth.arms: 'constraned'.*did you mean 'constrained'"),
         (("evaluate_depth", "arms"), ["orignal"], "did you mean 'original'"),
         (("evaluate_depth", "arms"), ["kitti", "kitti"], "twice"),
-        (("arms", "base"), {}, "arms.base"),
-        (("arms", "kitti"), {}, "arms.kitti"),
-        (("arms", "a-b"), {}, "arms.a-b"),
+        (("evaluate_depth", "test_sets"), {}, "evaluate_depth.test_sets"),
+        (("evaluate_depth", "test_sets", "test", "alignment"), {"dpt": ["median"]}, "no alignment of pixelformer"),
+        (("seeds",), [], "seeds"),
+        (("seeds",), [1, 1], "seeds: expected different numbers"),
+        (("seeds",), [-1], "seeds: expected different numbers from 0"),
+        (("watch",), ["trian"], "watch: 'trian' is not among .*did you mean 'train'"),
         (("base",), {"source": "path"}, "base: path: needed"),
         (("prepare", "train", "source"), "kitti", "root: needed"),
     ],
@@ -108,29 +114,35 @@ def test_contradictions(values: dict, path: tuple, value: object, message: str) 
         check_params(values)
 
 
+@pytest.mark.parametrize("name", ["base", "kitti", "original", "condition", "a-b"])
+def test_names_that_are_taken_or_would_be_ambiguous(values: dict, name: str) -> None:
+    values["arms"][name] = values["arms"]["constrained"]
+    with pytest.raises(ConfigError, match=f"arms.{name}: not a name"):
+        check_params(values)
+
+
+def test_a_test_set_is_a_role_of_its_own(values: dict) -> None:
+    values["prepare"]["real"] = copy.deepcopy(values["prepare"]["test"])
+    values["evaluate_depth"]["test_sets"]["real"] = values["evaluate_depth"]["test_sets"]["test"]
+    params = check_params(values)
+    assert list(params.prepare.roles()) == ["train", "condition", "kitti", "test", "real"]
+    assert plain(params)["prepare"]["real"] == plain(params)["prepare"]["test"]
+    values["evaluate_depth"]["test_sets"]["other"] = values["evaluate_depth"]["test_sets"]["test"]
+    with pytest.raises(ConfigError, match=r"evaluate_depth.test_sets: 'other' is not among test, real"):
+        check_params(values)
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
     with pytest.raises(ConfigError, match="no such params file"):
-        load_params(tmp_path / "params.yaml")
-    (tmp_path / "params.yaml").write_text("a: [1")
+        load_params(path)
+    for text, message in (("a: [1", "not valid YAML"), ("- 1", "expected a mapping")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_params(path)
+    path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not valid YAML"):
-        load_params(tmp_path / "params.yaml")
-    (tmp_path / "params.yaml").write_text("- 1")
-    with pytest.raises(ConfigError, match="expected a mapping"):
-        load_params(tmp_path / "params.yaml")
-
-
-def test_depth_params_are_the_library_s() -> None:
-    """Each field reaches the library, and the shared ones have the library's defaults."""
-    from alberti.depth.data import Augmentation
-    from alberti.depth.train import DepthTrainConfig
-    from alberti.training import LoopConfig
-
-    library = {}
-    for kind in (LoopConfig, Augmentation, DepthTrainConfig):
-        library |= {field.name: field for field in dataclasses.fields(kind)}
-    assert set(DepthTrainParams.model_fields) <= set(library)
-    for name in ("flip", "jitter", "min_depth", "max_depth", "gradient_weight", "trim", "alignment", "grad_clip"):
-        assert DepthTrainParams.model_fields[name].default == library[name].default
+        load_params(path)
 
 
 def test_values_are_not_changed_by_checking(values: dict) -> None:
@@ -139,42 +151,25 @@ def test_values_are_not_changed_by_checking(values: dict) -> None:
     assert values == before
 
 
-def test_a_variant_is_an_arm_sampled_in_another_way(values: dict) -> None:
-    values["variants"] = {"slow": {"arm": "constrained", "generate": {"steps": 9}}}
+def test_the_seed_of_a_run_reaches_the_library(values: dict) -> None:
     params = check_params(values)
-    assert params.picture_arms == ["base", "unconstrained", "constrained", "slow"]
-    assert (params.weights_of("slow"), params.weights_of("constrained")) == ("constrained", "constrained")
-    assert params.sampling("slow").steps == 9
-    assert params.sampling("slow").model_copy(update={"steps": values["generate"]["steps"]}) == params.sampling("constrained")
+    assert params.arms["constrained"].library_config(7).training.seed == 7
+    assert params.generate.library_config(7).seed == 7
+    assert params.finetune_depth.train.dpt.library_config(7).training.seed == 7
 
 
 @pytest.mark.parametrize(
-    ("variants", "message"),
+    ("change", "message"),
     [
-        ({"slow": {"arm": "constrianed"}}, "variants.slow.arm: 'constrianed' is not among .*did you mean 'constrained'"),
-        (
-            {"slow": {"arm": "base", "generate": {"stpes": 3}}},
-            "variants.slow.generate.stpes: no such parameter; did you mean 'steps'",
-        ),
-        ({"slow": {"arm": "base", "finetune": {}}}, "variants.slow.finetune: no such parameter"),
-        ({"constrained": {"arm": "base"}}, "variants.constrained: an arm of that name"),
-        ({"kitti": {"arm": "base"}}, "variants.kitti: not a name"),
+        ({"arm": "constrianed"}, "variants.slow.arm: 'constrianed' is not among .*did you mean 'constrained'"),
+        ({"generate": {"stpes": 3}}, "variants.slow.generate.stpes: no such parameter; did you mean 'steps'"),
+        ({"finetune": {}}, "variants.slow.finetune: no such parameter"),
     ],
 )
-def test_variants_that_contradict_the_rest_are_refused(values: dict, variants: dict, message: str) -> None:
-    values["variants"] = variants
+def test_variants_that_contradict_the_rest_are_refused(values: dict, change: dict, message: str) -> None:
+    values["variants"] = {"slow": {"arm": "base", "generate": values["generate"], **change}}
     with pytest.raises(ConfigError, match=message):
         check_params(values)
-
-
-def test_the_default_has_the_paper_s_arms_and_guidance_beside_them(project: Path) -> None:
-    params = load_params(project / "params.yaml")
-    assert params.arms == {
-        "base": {"steps": 0},
-        "unconstrained": {"constraint": None},
-        "constrained": {"constraint": "perspective"},
-    }
-    assert list(params.variants) == ["guided"]
-    assert params.weights_of("guided") == "unconstrained"
-    assert params.sampling("guided").vanishing_guidance == VanishingGuidance()
-    assert params.sampling("guided").seed == params.sampling("unconstrained").seed == params.seed
+    values["variants"] = {"constrained": {"arm": "base", "generate": values["generate"]}}
+    with pytest.raises(ConfigError, match=r"variants\.constrained: an arm of that name"):
+        check_params(values)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.curves import read_curves
+from stages.shared.curves import read_curves
 
 Stage = Callable[..., tuple[int, str]]
 Torchrun = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,7 +43,7 @@ def _paths(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("command", "out"),
     [
-        (("finetune", "--name", "constrained"), "models/finetuned/constrained"),
+        (("finetune", "--name", "constrained"), "models/finetuned/constrained/0"),
         pytest.param(("base",), "models/base", marks=pytest.mark.slow),
     ],
 )
@@ -78,16 +78,16 @@ _VALIDATED = """
 from pathlib import Path
 from alberti import processes
 from alberti.data.manifest import Dataset
-from alberti.depth.data import Augmentation
+from alberti.depth.config import Augmentation, DepthTrainConfig
 from alberti.depth.models import DepthModel
-from alberti.depth.train import DepthTrainConfig, _digest, train_depth
-from alberti.training import LoopConfig
+from alberti.depth.train import _digest, train_depth
+from alberti.training.settings import Optimisation
 
 processes.join()
 data = Dataset.open("data/train")
-loop = LoopConfig(steps=4, batch_size=2, lr=3e-2, seed=1)  # so fast that the last weights are not the best
-config = DepthTrainConfig(loop, Augmentation((64, 64)), validate_every=1, validation_images=2)
-result = train_depth(DepthModel.load("models/depth/pixelformer/original"), data, config, validation=data)
+training = Optimisation(steps=4, batch_size=2, lr=3e-2, seed=1)  # so fast that the last weights are not the best
+config = DepthTrainConfig(training=training, augmentation=Augmentation(crop=(64, 64)), validate_every=1, validation_images=2)
+result = train_depth(DepthModel.load("models/depth/pixelformer/original/all"), data, config, validation=data)
 Path(f"digest-{processes.rank()}").write_text(_digest(result.model))
 Path(f"best-{processes.rank()}").write_text(str(result.best_step))
 processes.leave()
@@ -103,17 +103,16 @@ def test_the_best_weights_are_the_main_process_s_everywhere(torchrun: Torchrun, 
 
 
 def test_generation_is_shared_and_annotation_done_once(torchrun: Torchrun, here: Path, stage: Stage) -> None:
-    assert stage("finetune", "--name", "base")[0] == 0
     assert stage("generate", "--name", "base")[0] == 0
-    made, alone = here / "data/generated/base", here / "alone"
+    made, alone = here / "data/generated/base/0", here / "alone"
     made.rename(alone)
-    for command in (("generate", "--name", "base"), ("annotate",)):
+    for command in (("generate", "--name", "base"), ("annotate", "--name", "train")):
         done = torchrun("-m", f"stages.{command[0]}", *command[1:])
         assert done.returncode == 0, done.stderr[-3000:]
     assert _paths(made) == _paths(alone)
     for path in (made / "images").iterdir():
         assert path.read_bytes() == (alone / "images" / path.name).read_bytes()
-    assert (here / "metrics/annotate.json").is_file()
+    assert (here / "metrics/annotate/train.json").is_file()
 
 
 _FAILS = """

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from alberti.checkpoints import Checkpoints, flatten_state, unflatten_state
 from alberti.errors import CheckpointError, ConfigError
 from alberti.seeding import torch_generator
-from alberti.training import Batch, LoopConfig, NonFiniteLossError, global_batch, logged_to, lr_at, train_loop
+from alberti.training import Batch, NonFiniteLossError, Optimisation, global_batch, logged_to, lr_at, train_loop
 
-CONFIG = LoopConfig(steps=12, batch_size=4, lr=1e-2, ema_decay=0.9, checkpoint_every=3, log_every=5, warmup_steps=2, seed=3)
+CONFIG = Optimisation(steps=12, batch_size=4, lr=1e-2, ema_decay=0.9, checkpoint_every=3, log_every=5, warmup_steps=2, seed=3)
 
 
 def _model() -> nn.Module:
@@ -132,7 +133,7 @@ def test_every_sample_comes_once_an_epoch_and_batches_depend_on_the_step_alone()
 
 
 def test_learning_rate_schedule_at_its_corners():
-    config = LoopConfig(steps=110, batch_size=1, lr=1.0, lr_schedule="cosine", lr_final=0.1, warmup_steps=10)
+    config = Optimisation(steps=110, batch_size=1, lr=1.0, lr_schedule="cosine", lr_final=0.1, warmup_steps=10)
     assert lr_at(0, config) == pytest.approx(0.1)
     assert lr_at(9, config) == lr_at(10, config) == pytest.approx(1.0)
     assert lr_at(60, config) == pytest.approx(0.55)
@@ -140,16 +141,16 @@ def test_learning_rate_schedule_at_its_corners():
 
 
 def test_polynomial_rate_falls_with_power_nine_tenths():
-    config = LoopConfig(steps=100, batch_size=1, lr=1.0, lr_schedule="polynomial", lr_final=0.1)
+    config = Optimisation(steps=100, batch_size=1, lr=1.0, lr_schedule="polynomial", lr_final=0.1)
     assert lr_at(0, config) == pytest.approx(1.0)
     assert lr_at(50, config) == pytest.approx(0.1 + 0.9 * 0.5**0.9)
-    with pytest.raises(ConfigError, match="lr_schedule"):
-        LoopConfig(steps=1, batch_size=1, lr=1.0, lr_schedule="linear")
+    with pytest.raises(ValidationError, match="lr_schedule"):
+        Optimisation(steps=1, batch_size=1, lr=1.0, lr_schedule="linear")
 
 
 def test_micro_batches_give_the_same_training():
-    whole = _train(None, config=LoopConfig(steps=6, batch_size=4, lr=1e-2), loss=_deterministic_loss)
-    parts = _train(None, config=LoopConfig(steps=6, batch_size=4, lr=1e-2, accumulate=2), loss=_deterministic_loss)
+    whole = _train(None, config=Optimisation(steps=6, batch_size=4, lr=1e-2), loss=_deterministic_loss)
+    parts = _train(None, config=Optimisation(steps=6, batch_size=4, lr=1e-2, accumulate=2), loss=_deterministic_loss)
     torch.testing.assert_close(whole.model[0].weight, parts.model[0].weight, rtol=1e-5, atol=1e-6)
 
 
@@ -177,16 +178,16 @@ def test_non_finite_loss_names_step_and_samples(tmp_path):
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ConfigError, match="does not divide"):
-        _train(None, config=LoopConfig(steps=1, batch_size=3, lr=1e-2, accumulate=2))
+        _train(None, config=Optimisation(steps=1, batch_size=3, lr=1e-2, accumulate=2))
 
 
 _SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
 from test_loop import _deterministic_loss, _model
-from alberti.training import LoopConfig, train_loop
+from alberti.training import Optimisation, train_loop
 from pathlib import Path
-config = LoopConfig(steps=8, batch_size=4, lr=1e-2, ema_decay=0.9, checkpoint_every=3, log_every=5, seed=3)
+config = Optimisation(steps=8, batch_size=4, lr=1e-2, ema_decay=0.9, checkpoint_every=3, log_every=5, seed=3)
 result = train_loop(_model(), _deterministic_loss, 10, config, checkpoints=Path({folder!r}) / "checkpoints", run_key={{}},
                     description="two", device="cpu")
 import json, os

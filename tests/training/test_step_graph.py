@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from alberti.training import Batch, LoopConfig, train_loop
+from alberti.training import Batch, Optimisation, train_loop
 
 
 class _Regression:
@@ -32,7 +32,7 @@ def _train(device, checkpoints=None, stop=None, **changes):
         "ema_decay": 0.9,
         "log_every": 10,
     }
-    config = LoopConfig(**settings | {"checkpoint_every": 10 if checkpoints else 0} | changes)
+    config = Optimisation(**settings | {"checkpoint_every": 10 if checkpoints else 0} | changes)
 
     def on_step(step, _):
         if step == stop:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alberti.errors import DataError
+from alberti.reading import read_lines
 
 if TYPE_CHECKING:
     from alberti.geometry.camera import Camera
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 DEFAULT_VELO_TO_CAM = np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, -0.08], [1.0, 0.0, 0.0, -0.27], [0.0, 0.0, 0.0, 1.0]])
 """(4, 4) velodyne (x forward, y left, z up) -> camera (x right, y down, z forward), near KITTI's own: the scanner sits
 8 cm above the camera and 27 cm behind it. Rendered data sets use it."""
+
+_LARGEST = 20_000
+"""Pixels of a side, beyond which a size is a damaged file's."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def read_calibration(folder: str | Path) -> Calibration:
     velo_to_cam[:3, :3] = _values(scanner, "R", (3, 3))
     velo_to_cam[:3, 3] = _values(scanner, "T", (3,))
     width, height = (int(value) for value in _values(cameras, "S_rect_02", (2,)))
+    if not (0 < width <= _LARGEST and 0 < height <= _LARGEST):
+        raise DataError(f"{cameras.path}: S_rect_02: {width} x {height} is no size of a picture")
     projections = {camera: _values(cameras, f"P_rect_0{camera}", (3, 4)) for camera in (2, 3)}
     return Calibration((width, height), projections, rect, velo_to_cam)
 
@@ -74,17 +80,11 @@ class _Entries(dict[str, str]):
 
 
 def _read_file(path: Path) -> _Entries:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no calibration; KITTI's calibration archive of that date unpacks it beside the drives"
-        ) from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot read the calibration ({error})") from error
+    if not path.is_file():
+        raise DataError(f"{path}: no calibration; KITTI's calibration archive of that date unpacks it beside the drives")
     entries = _Entries()
     entries.path = path
-    for line in text.splitlines():
+    for _, line in read_lines(path, "calibration"):
         key, colon, value = line.partition(":")
         if colon:
             entries[key.strip()] = value

@@ -7,10 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alberti.errors import DataError
+from alberti.reading import read_lines
 
 DATE = re.compile(r"\d{4}_\d{2}_\d{2}")
-_DRIVE = re.compile(r"\d{4}_\d{2}_\d{2}_drive_\w+")
-_IMAGE = re.compile(r"/?(?P<date>[^/]+)/(?P<drive>[^/]+)/image_0(?P<camera>[23])/data/(?P<frame>\d+)\.\w+")
+_PLACE = re.compile(
+    r"(?:^|/)(?P<date>\d{4}_\d{2}_\d{2})/(?P<drive>\d{4}_\d{2}_\d{2}_drive_\w+)/image_0(?P<camera>[23])/data/"
+    r"(?P<frame>\d{1,10})(?:\.\w+)?(?=$|[\s,;\"'])"
+)
+"""Where a picture lies in KITTI, at the end of a path."""
+_DEPTH_PLACE = re.compile(
+    r"(?:^|/)(?P<drive>(?P<date>\d{4}_\d{2}_\d{2})_drive_\w+)/proj_depth/\w+/image_0(?P<camera>[23])/"
+    r"(?P<frame>\d{1,10})\.\w+(?=$|[\s,;\"'])"
+)
+"""The same of its depth map."""
+_NUMBERED = re.compile(
+    r"(?:^|/)(?P<date>\d{4}_\d{2}_\d{2})/(?P<drive>\d{4}_\d{2}_\d{2}_drive_\w+)/?[\s,;]+(?P<frame>\d{1,10})"
+    r"(?:[\s,;]+(?P<side>[lrLR23]))?\s*$"
+)
+"""A line of monodepth2's lists."""
 _SIDES = {"l": "l", "2": "l", "r": "r", "3": "r"}
 
 KNOWN_SPLITS = {
@@ -51,21 +65,16 @@ def read_split(path: str | Path) -> list[Frame]:
     """Read a list of frames, one a line, in the list's order; blank lines are skipped.
 
     Three forms are read: ``<date>/<drive> <frame> [l|r]`` (monodepth2, zero-padded or not), BTS's three columns
-    ``<image path> <annotated depth path or None> <focal>``, and plain image paths.
+    ``<image path> <annotated depth path or None> <focal>``, and plain paths of images or of annotated depth. Paths may be
+    absolute; columns are parted by blanks or commas.
 
     Raises:
         DataError: no such file, a line of another form, a frame listed twice, no frame at all.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such split file") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot read the split file ({error})") from error
     frames: dict[Frame, int] = {}
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
+    for number, text in read_lines(path, "split file"):
+        if text.lstrip().startswith("#"):
             continue
         frame = _parse_line(text, f"{path}, line {number}")
         if frame in frames:
@@ -81,23 +90,27 @@ def split_hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
 
 
+def frame_at(path: str) -> Frame | None:
+    """The frame whose picture lies at ``path``, which ends as KITTI has it; None of any other path."""
+    match = _PLACE.search(path.replace("\\", "/"))
+    if match is None or match.end() != len(path):
+        return None
+    return Frame(match["date"], match["drive"], int(match["frame"]), _SIDES[match["camera"]])
+
+
 def _parse_line(text: str, where: str) -> Frame:
-    columns = text.split()
-    image = _IMAGE.fullmatch(columns[0])
-    if image:
+    line = text.strip().replace("\\", "/").replace('"', "")
+    if match := _PLACE.search(line):
+        rest = line[match.end() :].replace(",", " ").split()
         annotated = None
-        if len(columns) > 1 and (columns[1] == "None" or "proj_depth" in columns[1]):
-            annotated = columns[1] != "None"
-        date, drive, number = image["date"], image["drive"], image["frame"]
-        side = _SIDES[image["camera"]]
-    else:
-        date, _, drive = columns[0].strip("/").partition("/")
-        number = columns[1] if len(columns) > 1 else ""
-        side = _SIDES.get(columns[2].lower() if len(columns) > 2 else "l", "")
-        annotated = None
-    if not (DATE.fullmatch(date) and _DRIVE.fullmatch(drive) and re.fullmatch(r"\d{1,10}", number) and side):
-        raise DataError(
-            f"{where}: expected `<date>/<drive> <frame> l` (monodepth2) or `<date>/<drive>/image_02/data/<frame>.png "
-            f"<depth path or None> <focal>` (BTS), got {text.strip()!r:.160}"
-        )
-    return Frame(date, drive, int(number), side, annotated)
+        if rest and (rest[0] == "None" or "proj_depth" in line[match.end() :]):
+            annotated = rest[0] != "None"
+        return Frame(match["date"], match["drive"], int(match["frame"]), _SIDES[match["camera"]], annotated)
+    if match := _DEPTH_PLACE.search(line):
+        return Frame(match["date"], match["drive"], int(match["frame"]), _SIDES[match["camera"]], True)
+    if match := _NUMBERED.search(line):
+        return Frame(match["date"], match["drive"], int(match["frame"]), _SIDES[(match["side"] or "l").lower()])
+    raise DataError(
+        f"{where}: expected `<date>/<drive> <frame> l` (monodepth2) or `<date>/<drive>/image_02/data/<frame>.png "
+        f"<depth path or None> <focal>` (BTS), got {text.strip()!r:.160}"
+    )

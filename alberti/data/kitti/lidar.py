@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from alberti.errors import DataError
+from alberti.reading import reading
 
 LIDAR_KINDS = ("lidar_forward", "lidar_z")
 
@@ -16,12 +17,8 @@ def read_scan(path: str | Path) -> np.ndarray:
         DataError: no such file, empty, cut off within a point, or NaN in it.
     """
     path = Path(path)
-    try:
+    with reading(path, "velodyne scan"):
         values = np.fromfile(path, dtype=np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such velodyne scan") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the scan ({error})") from error
     if values.size == 0 or values.size % 16:
         raise DataError(f"{path}: {values.size} bytes; a scan is a positive multiple of 16 (4 float32 a point): truncated?")
     points = values.view("<f4").reshape(-1, 4)

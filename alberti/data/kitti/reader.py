@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 GROUND_TRUTHS = (*LIDAR_KINDS, "annotated")
 """What depth KITTI can give a frame: "lidar_forward" and "lidar_z" from the scan, "annotated" from the 16-bit PNGs."""
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_DEPTH_FOLDERS = ("depth", "data_depth_annotated")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+_DEPTH_FOLDERS = ("depth", "data_depth_annotated", "gts")
 
 
 class KittiReader:
     """KITTI below ``root``, read where it lies.
 
     ``root`` holds the dates (``<date>/<drive>/image_02/data/...``), or a folder ``raw`` that does. Annotated depth is
-    looked for in ``depth_root``, else in ``depth/`` or ``data_depth_annotated/`` in or beside ``root``, else among the
-    drives; below it as ``[train/|val/|<date>/]<drive>/proj_depth/groundtruth/image_02/<frame>.png``.
+    looked for in ``depth_root``, else in ``depth/``, ``data_depth_annotated/`` or ``gts/`` in or beside ``root``, else among
+    the drives; below it as ``[train/|val/|<date>/]<drive>/proj_depth/groundtruth/image_02/<frame>.png``.
 
     Raises:
         DataError: ``root`` has another layout; the message says what stands there.
@@ -44,10 +44,8 @@ class KittiReader:
     def image_path(self, frame: Frame) -> Path:
         """Where the frame's image lies, png or jpg; DataError if there is none."""
         folder = self.raw / frame.date / frame.drive / f"image_0{frame.camera}" / "data"
-        for suffix in _IMAGE_SUFFIXES:
-            path = folder / f"{frame.index:010d}{suffix}"
-            if path.is_file():
-                return path
+        if (path := _picture_in(folder, frame.index)) is not None:
+            return path
         raise DataError(f"{folder / f'{frame.index:010d}.png'}: no such image (nor .jpg){_nearest_folder(folder)}")
 
     def scan_path(self, frame: Frame) -> Path:
@@ -73,7 +71,7 @@ class KittiReader:
         if not kept:
             raise DataError(
                 f"{self.depth_root}: none of the {len(frames)} listed frames has annotated depth; expected such files as "
-                f"{self.annotated_path(frames[0])}{_nearest_folder(self.annotated_path(frames[0]).parent)}"
+                f"{self.annotated_path(frames[0])}{_nearest_folder(self.annotated_path(frames[0]).parent)}{_NAME_DEPTH}"
             )
         return kept
 
@@ -116,7 +114,9 @@ class KittiReader:
 
     def _annotated_hint(self, frames: Sequence[Frame]) -> str:
         lacking = sum(not self.has_annotated(frame) for frame in frames)
-        if not 0 < lacking < len(frames):
+        if lacking == len(frames):
+            return _NAME_DEPTH
+        if lacking == 0:
             return ""
         return (
             f". {lacking} of the frames have no annotated depth; of Eigen's 697 test frames 45 never had any: take the list of "
@@ -126,7 +126,7 @@ class KittiReader:
     def _missing(self, frame: Frame, image: bool, kind: str | None) -> Iterable[Path]:
         if image:
             folder = self.raw / frame.date / frame.drive / f"image_0{frame.camera}" / "data"
-            if not any((folder / f"{frame.index:010d}{suffix}").is_file() for suffix in _IMAGE_SUFFIXES):
+            if _picture_in(folder, frame.index) is None:
                 yield folder / f"{frame.index:010d}.png"
         if kind == "annotated" and not self.has_annotated(frame):
             yield self.annotated_path(frame)
@@ -144,6 +144,14 @@ class KittiReader:
                 if path.suffix in _IMAGE_SUFFIXES and path.stem.isdigit():
                     found.append(Frame(date.name, path.parts[-4], int(path.stem), side))
         return sorted(set(found))
+
+
+def _picture_in(folder: Path, index: int) -> Path | None:
+    paths = (folder / f"{index:010d}{suffix}" for suffix in _IMAGE_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+_NAME_DEPTH = "; name the folder of annotated depth, which holds the drives or train/ and val/, with --kitti-depth"
 
 
 def _has_dates(folder: Path) -> bool:
@@ -173,6 +181,8 @@ def _nearest_folder(folder: Path) -> str:
 
 
 def _listing(folder: Path) -> str:
+    if not folder.is_dir():
+        return "no folder"
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     if not names:
         return "nothing"

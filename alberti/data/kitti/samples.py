@@ -4,14 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from PIL import Image
-
 from alberti.data.fingerprint import FileIndex
 from alberti.data.kitti.frames import Frame, read_split
 from alberti.data.kitti.reader import KittiReader
-from alberti.data.manifest import Sample
+from alberti.data.manifest import Sample, new_sample
 from alberti.errors import DataError
-from alberti.images import write_depth
+from alberti.images import read_picture_header, write_depth
 
 
 def kitti_samples(
@@ -100,11 +98,8 @@ class KittiHashes:
 def _sample(reader: KittiReader, frame: Frame, depth: str | None, split: str | None, forward: bool) -> Sample:
     path = reader.image_path(frame)
     calibration = reader.calibration(frame)
-    try:
-        with Image.open(path) as image:  # the header only
-            size = image.size
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the image ({error})") from error
+    header = read_picture_header(path)
+    size = (header.width, header.height)
     if size != calibration.size:
         raise DataError(
             f"{path}: {size[0]} x {size[1]} pixels, but the calibration of {frame.date} is for "
@@ -113,7 +108,8 @@ def _sample(reader: KittiReader, frame: Frame, depth: str | None, split: str | N
     depth_path = f"{frame.id}.png" if depth == "lidar" else None
     if depth == "annotated":
         depth_path = reader.annotated_path(frame).relative_to(reader.depth_root).as_posix()
-    return Sample(
+    return new_sample(
+        path,
         id=frame.id,
         image=path.relative_to(reader.raw).as_posix(),
         depth=depth_path,

@@ -1,0 +1,34 @@
+"""Reading what `alberti annotate` wrote: a row for each picture, with its vanishing points."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alberti.errors import DataError
+from alberti.reading import Lines
+
+
+def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of an annotations file; DataError names the line that is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
+    for _, line in Lines(path, "file of annotations"):
+        yield parse_row(path, line)
+
+
+def parse_row(path: Path, line: str) -> dict[str, Any]:
+    """One row of an annotations file; DataError, naming the file, if it lacks ``image`` or ``vanishing_points``."""
+    try:
+        row = json.loads(line)
+        points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
+        if not isinstance(row["image"], str) or not np.isfinite(points).all():
+            raise ValueError("image must be a path, vanishing_points finite")
+    except Exception as error:  # any JSON may stand there
+        raise DataError(
+            f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
+        ) from None
+    return row

@@ -1,0 +1,38 @@
+"""What the options of several commands have in common."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alberti.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+def at_home(path: Path) -> Path:
+    """The path with ``~`` expanded, which shells leave alone in ``--out=~/there``."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def check_device(name: str | None) -> str:
+    """The device of this name; "auto" or None: a GPU if there is one, else the CPU. ConfigError if it cannot be used here."""
+    import torch
+
+    if name is None or name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by backend
+        first = (str(error).strip().splitlines() or ["not available"])[0]
+        raise ConfigError(f"--device: {name!r} cannot be used here ({first})") from None
+    return name
+
+
+def refused_option(error: "ValidationError") -> ConfigError:
+    """The error of a setting that an option gave, in the option's own name."""
+    problem: Any = error.errors()[0]
+    option = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
+    return ConfigError(f"{option}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {problem.get('input')!r:.80}")

@@ -1,0 +1,110 @@
+"""The graph as a makefile, for a machine that has neither DVC nor Prefect nor Hydra: a GPU box, a cluster's node.
+
+    python -m pipeline.export --profile gpu > gpu.mk
+    make -j12 -f gpu.mk                    # there: every unit, 12 at once, GPUs dealt out
+    make -j12 -f gpu.mk RUN=/scratch/gpu   # elsewhere than in runs/gpu
+
+    python -m pipeline.export --profile gpu --slurm > gpu.sh && bash gpu.sh      # a job array for each wave of the graph
+
+A finished unit is not run again; one that was interrupted goes on from its checkpoint; `make -k` goes on with what does not
+depend on a failed one. Of a plan that was exported anew, only units run whose params, code or inputs are others. Outs are
+those of `dvc repro` with the same params, in RUN.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from alberti.errors import AlbertiError
+from pipeline.profiles import PROJECT, compose
+from pipeline.units import Unit, chosen, levels, longest_first, read_units
+
+
+def makefile(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
+    """The makefile's text."""
+    plain = {key: value for key, value in values.items() if key != "graph"}
+    text = json.dumps(plain, separators=(",", ":")).replace("$", "$$")
+    order = longest_first(units)
+    lines = [
+        f"# {title}. Written by `python -m pipeline.export`; `make -j12 -f THIS`.",
+        f"RUN ?= runs/{values['profile']}",
+        "PYTHON ?= python3",
+        f"UNITS := {len(units)}",
+        "SECONDS := " + f"{sum(unit.seconds for unit in units):g}",
+        "DO = @$(PYTHON) -m pipeline.prefork --run $(RUN) --units $(UNITS) --seconds $(SECONDS)",
+        "",
+        ".PHONY: all",
+        "all: " + " ".join(_stamp(unit) for unit in order),
+        "\t@$(PYTHON) -m pipeline.prefork --run $(RUN) --stop",
+        "",
+        "# JSON is YAML.",
+        "$(RUN)/params.yaml: export PARAMS = " + text,
+        "$(RUN)/params.yaml: $(lastword $(MAKEFILE_LIST))",
+        "\t@mkdir -p $(RUN)/.done $(RUN)/logs && printf '%s\\n' \"$$PARAMS\" > $@",
+        "",
+    ]
+    stamps = {unit.id: _stamp(unit) for unit in units}
+    for unit in units:
+        waits = " ".join(stamps[name] for name in unit.waits_for if name in stamps)
+        lines += [f"{stamps[unit.id]}: {waits} | $(RUN)/params.yaml".replace(":  |", ": |")]
+        lines += [f"\t$(DO) --stamp $@ --expected {unit.seconds:g} -- {unit.id} {unit.command.removeprefix('python -m ')}", ""]
+    return "\n".join(lines)
+
+
+def _stamp(unit: Unit) -> str:
+    return f"$(RUN)/.done/{unit.id}.{unit.key[:12]}"
+
+
+def slurm(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
+    """A script that submits a job array for each wave, each after the wave before. Its makefile is written beside it."""
+    waves = levels(units)
+    lines = [
+        "#!/bin/bash",
+        f"# {title}. Written by `python -m pipeline.export --slurm`; run it on the login node, in the project's folder.",
+        "# OPTIONS are sbatch's, such as: OPTIONS='--partition=gpu --gres=gpu:1 --cpus-per-task=8 --time=4:00:00' bash THIS",
+        "set -euo pipefail",
+        f"export RUN=${{RUN:-runs/{values['profile']}}} OPTIONS=${{OPTIONS:-}}",
+        'mkdir -p "$RUN/logs"',
+        "cat > \"$RUN/plan.mk\" <<'MAKEFILE'",
+        makefile(units, values, title),
+        "MAKEFILE",
+        'make -s -f "$RUN/plan.mk" RUN="$RUN" "$RUN/params.yaml"',
+        "after=",
+    ]
+    for number, wave in enumerate(waves):
+        stamps = " ".join(_stamp(unit).replace("$(RUN)/", "") for unit in wave)
+        lines += [
+            f"wave=({stamps})",
+            f"after=$(sbatch --parsable --job-name=alberti-{number} --array=0-{len(wave) - 1} $OPTIONS \\",
+            '  ${after:+--dependency=afterok:$after} --output="$RUN/logs/slurm-%A_%a.log" \\',
+            '  --wrap "stamps=(${wave[*]}); make -f \\"$RUN/plan.mk\\" RUN=\\"$RUN\\" '
+            '\\"$RUN/\\${stamps[\\$SLURM_ARRAY_TASK_ID]}\\"")',
+            f'echo "wave {number + 1} of {len(waves)}: {len(wave)} units, job $after"',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compose a profile and print its plan."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="default", help="a profile of conf/profile/ (default: %(default)s)")
+    parser.add_argument("--experiment", help="a set of arms of conf/experiment/, laid over it")
+    parser.add_argument("-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="set a param")
+    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these stages or instances and what they need")
+    parser.add_argument("--slurm", action="store_true", help="a script for Slurm instead of a makefile")
+    options = parser.parse_args(arguments)
+    try:
+        values = compose(PROJECT, options.profile, options.overrides, options.experiment)
+        units = chosen(read_units(PROJECT, values), options.only)
+        title = f"alberti: profile {options.profile}, seeds {', '.join(map(str, values['seeds']))}, {len(units)} units"
+        print((slurm if options.slurm else makefile)(units, values, title))
+    except AlbertiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""Runs a plan's units for make: in processes that are forked from one which has imported everything.
+
+    python -m pipeline.prefork --run RUN --units N --seconds S --stamp STAMP --expected S -- UNIT stages.X --name NAME
+
+is what a makefile of `pipeline.export` calls for each unit. The first call starts a server for RUN, which imports torch,
+diffusers and the rest once (seconds, on a large machine more than many a unit takes); every unit is a child of it. A child gets
+the GPU that has the fewest, its share of the cores, and a log in RUN/logs. Without a server (a platform that cannot fork, a
+server that was killed) a unit runs in a process of its own.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_START_SECONDS = 120.0
+"""How long a server may take to import."""
+_IDLE_SECONDS = 120.0
+"""After which a server that nobody asks ends by itself."""
+_PATIENCE_SECONDS = 10.0
+"""That a unit which was told to stop has for it."""
+_HEAVY = (
+    "torch", "torchvision", "diffusers", "transformers", "accelerate", "timm", "cv2", "pandas", "scipy.stats",
+    "alberti.diffusion.model", "alberti.diffusion.train", "alberti.diffusion.sample", "alberti.depth.models",
+    "alberti.depth.train", "alberti.depth.predict", "alberti.metrics.images", "alberti.metrics.features",
+    "alberti.data.scenes.generate", "alberti.report.page", "stages.shared.running",
+)  # fmt: skip
+
+
+# --- the client: light, for make starts it once for each unit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one unit, or stop the server; the unit's exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--units", type=int, default=1, help="how many there are in the plan")
+    parser.add_argument("--seconds", type=float, default=1.0, help="what all of them are expected to take, one by one")
+    parser.add_argument("--stamp", type=Path, help="file that says that the unit is done")
+    parser.add_argument("--expected", type=float, default=1.0, help="what the unit is expected to take, in the same seconds")
+    parser.add_argument("--stop", action="store_true", help="end the server of the run")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="*", help="the unit's name, its module, the module's arguments")
+    options = parser.parse_args(arguments)
+    run = options.run.resolve()
+    if options.serve:
+        return _serve(run)
+    if options.stop:
+        with contextlib.suppress(OSError):
+            _ask(run, {"stop": True})
+        return 0
+    unit, module, *own = options.command
+    for old in options.stamp.parent.glob(f"{unit}.*"):  # of other params: the outs are about to change
+        old.unlink()
+    own += ["--params", str(run / "params.yaml"), "--root", str(run), "--project", str(Path.cwd())]
+    start = time.monotonic()
+    code = _run_unit(run, unit, module, own)
+    seconds = time.monotonic() - start
+    if code == 0:
+        stamp = {"seconds": round(seconds, 2), "expected": options.expected}
+        _write(options.stamp, json.dumps(stamp))
+        _say_progress(run, unit, seconds, options.units, options.seconds)
+    else:
+        _say_failure(run, unit, code)
+    return code
+
+
+def _run_unit(run: Path, unit: str, module: str, arguments: Sequence[str]) -> int:
+    request = {"unit": unit, "module": module, "arguments": list(arguments), "cwd": os.getcwd(), "jobs": _jobs()}
+    if hasattr(os, "fork") and os.environ.get("ALBERTI_PREFORK", "1") != "0":
+        _ensure_server(run)
+        with contextlib.suppress(OSError, ValueError):
+            return int(_ask(run, request))
+    with open(run / "logs" / f"{unit}.log", "ab") as log:
+        environment = {**os.environ, **_threads(_jobs())}
+        return subprocess.run([sys.executable, "-m", module, *arguments], stdout=log, stderr=log, env=environment).returncode
+
+
+def _jobs() -> int:
+    """How many units make runs at once."""
+    for word in shlex.split(os.environ.get("MAKEFLAGS", "")):
+        if word.startswith("-j") and word[2:].isdigit():
+            return max(1, int(word[2:]))
+    return 1
+
+
+def _threads(jobs: int) -> dict[str, str]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
+
+
+def _socket_path(run: Path) -> str:
+    # a socket's path has at most about 100 characters, a run's folder may have more
+    import hashlib
+    import tempfile
+
+    own = hashlib.sha256(str(run).encode()).hexdigest()[:16]
+    return str(Path(tempfile.gettempdir()) / f"alberti-{os.getuid()}-{own}.sock")
+
+
+def _ensure_server(run: Path) -> None:
+    """Wait for the run's server, and start it if there is none."""
+    path, log = _socket_path(run), run / "logs" / "prefork.log"
+    if _reachable(path):
+        return
+    import fcntl
+
+    with open(run / ".done" / ".server", "w") as lock:  # held by whoever starts it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _reachable(path):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        command = [sys.executable, "-m", "pipeline.prefork", "--run", str(run), "--serve"]
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **_threads(_jobs())}
+        environment.pop("MAKEFLAGS", None)
+        with open(log, "ab") as file:
+            server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
+                                      start_new_session=True, close_fds=True)  # fmt: skip
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end and server.poll() is None and not _reachable(path):
+            time.sleep(0.05)
+
+
+def _reachable(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        probe.sendall(b'{"ping": true}\n')
+        return bool(probe.makefile().readline())
+
+
+def _ask(run: Path, request: dict[str, Any]) -> str:
+    """The server's answer to a request: a unit's exit code. OSError if it ends without one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(_socket_path(run))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answer = connection.makefile().readline()
+    if not answer:
+        raise OSError("the server ended")
+    return answer
+
+
+def _say_progress(run: Path, unit: str, seconds: float, units: int, expected: float) -> None:
+    """One line: how many units are done, and when the rest will be."""
+    stamps = [path for path in (run / ".done").iterdir() if not path.name.startswith(".")]
+    done, started = 0.0, time.time()
+    for path in stamps:
+        with contextlib.suppress(ValueError, KeyError, OSError):
+            done += json.loads(path.read_text())["expected"]
+            started = min(started, path.stat().st_mtime)
+    elapsed = time.time() - started
+    left = "" if done <= 0 or elapsed < 5 else f", about {_minutes(elapsed / done * max(expected - done, 0))} left"
+    sys.stdout.write(f"[{len(stamps)}/{units}] {unit} {seconds:.1f} s{left}\n")
+    sys.stdout.flush()
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+def _say_failure(run: Path, unit: str, code: int) -> None:
+    log = run / "logs" / f"{unit}.log"
+    lines = log.read_text(errors="replace").replace("\r", "\n").strip().splitlines() if log.is_file() else []
+    last = next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "no output")
+    how = f"was ended by signal {-code}" if code < 0 else f"failed ({code})"
+    sys.stderr.write(f"{unit} {how}: {last}\n  all of it: {log}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+# --- the server
+
+
+def _serve(run: Path) -> int:
+    """Import everything, then fork a child for each request until nobody asks any more."""
+    import gc
+    import importlib
+    import selectors
+
+    for name in _HEAVY:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:  # a unit that needs it says so
+            print(f"not imported: {name} ({error})", flush=True)
+    gc.freeze()
+    gpus = _gpus()
+    path = _socket_path(run)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.listen(128)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    children: dict[int, _Child] = {}
+    selector = selectors.DefaultSelector()
+    selector.register(listener, selectors.EVENT_READ)
+    selector.register(wake_read, selectors.EVENT_READ)
+    idle_since = time.monotonic()
+    while children or time.monotonic() - idle_since < _IDLE_SECONDS:
+        for key, _ in selector.select(timeout=2):
+            if key.fileobj is listener:
+                connection, _ = listener.accept()
+                request = json.loads(connection.makefile().readline() or "{}")
+                if request.get("stop"):
+                    connection.close()
+                    os.unlink(path)
+                    return 0
+                if "module" not in request:
+                    connection.sendall(b"0\n")
+                    connection.close()
+                    continue
+                gpu = min(gpus, key=[child.gpu for child in children.values()].count) if gpus else None
+                pid = _fork(run, request, gpu, (listener, connection))
+                children[pid] = _Child(connection, gpu)
+                selector.register(connection, selectors.EVENT_READ, pid)
+            elif key.fileobj == wake_read:
+                os.read(wake_read, 4096)
+            else:  # make was stopped, and its client with it: so is the unit
+                selector.unregister(key.fileobj)
+                os.kill(key.data, signal.SIGINT)
+                children[key.data].until = time.monotonic() + _PATIENCE_SECONDS
+        for pid, child in list(children.items()):
+            if time.monotonic() > child.until:
+                os.kill(pid, signal.SIGKILL)
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del children[pid]
+                with contextlib.suppress(KeyError, ValueError):
+                    selector.unregister(child.connection)
+                with contextlib.suppress(OSError):
+                    child.connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+                child.connection.close()
+                idle_since = time.monotonic()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return 0
+
+
+@dataclass
+class _Child:
+    connection: socket.socket
+    gpu: str | None
+    until: float = math.inf
+    """When its patience ends, once it was told to stop."""
+
+
+def _gpus() -> list[str]:
+    from alberti.processes import visible_gpus
+
+    return visible_gpus()
+
+
+def _fork(run: Path, request: dict[str, Any], gpu: str | None, sockets: tuple[socket.socket, ...]) -> int:
+    """A child that runs the unit as `python -m MODULE ARGUMENTS` would, with its output in the unit's log."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _die_with_parent()
+        for own in sockets:
+            own.close()
+        log = os.open(run / "logs" / f"{request['unit']}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", 1, closefd=False), os.fdopen(2, "w", 1, closefd=False)
+        os.chdir(request["cwd"])
+        threads = _threads(request["jobs"])
+        os.environ.update(threads)
+        if gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        _limit_threads(int(threads["OMP_NUM_THREADS"]))
+        code = _run_module(request["module"], request["arguments"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with_parent() -> None:
+    """A server that is killed takes its units with it: nothing may still write what the next run writes."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _limit_threads(count: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+def _run_module(module: str, arguments: list[str]) -> int:
+    import runpy
+    import traceback
+
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=False)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The units of a plan: every stage instance with its command, what it waits for, and how long it is expected to take."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alberti.errors import ConfigError
+from alberti.files import sha256_file, sha256_json, write_text
+from pipeline.profiles import dump
+
+_SECONDS = {
+    "prepare": 20, "annotate": 15, "base": 5, "finetune": 60, "generate": 30, "evaluate_images": 25, "references": 25,
+    "base_depth": 5, "finetune_depth": 15, "evaluate_depth": 12, "report": 20,
+}  # fmt: skip
+"""Of a unit of each stage, roughly, at the scale of profile gpu: enough to start the longest chains first."""
+_DEFAULT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stage instance."""
+
+    id: str
+    """As DVC names it: `finetune@constrained-0`."""
+    command: str
+    waits_for: tuple[str, ...]
+    key: str
+    """Hash of the command, of the params and code that it depends on, of its inputs that no unit makes, and of the keys of
+    what it waits for: another key, another result."""
+    seconds: float
+
+    @property
+    def stage(self) -> str:
+        return self.id.partition("@")[0]
+
+
+def read_units(project: Path, values: Mapping[str, Any]) -> list[Unit]:
+    """Every unit of the project's dvc.yaml for these params, each after what it waits for.
+
+    Raises:
+        ConfigError: dvc.yaml or params that DVC cannot read, with DVC's message.
+    """
+    import networkx as nx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with tempfile.TemporaryDirectory(prefix="alberti-") as name:
+        folder = Path(name)
+        shutil.copy(project / "dvc.yaml", folder)
+        write_text(folder / "params.yaml", dump(values))
+        write_text(folder / ".dvc" / "config", "[core]\n    no_scm = true\n")
+        try:
+            with Repo(str(folder)) as repo:
+                graph = repo.index.graph  # edges run from a stage to what it depends on
+                stages = list(nx.lexicographical_topological_sort(graph.reverse(copy=True), key=lambda stage: stage.name))
+                upstream = {stage.name: sorted(up.name for up in graph.successors(stage)) for stage in stages}
+                made = {out.def_path for stage in stages for out in stage.outs}
+        except DvcException as error:
+            raise ConfigError(f"{project}/dvc.yaml: {error}") from error
+        digests = _Digests(project)
+        units: dict[str, Unit] = {}
+        for stage in stages:
+            waits_for = tuple(upstream[stage.name])
+            key = sha256_json([
+                stage.cmd, _params_of(stage, values), [units[name].key for name in waits_for],
+                {dep.def_path: digests(dep.def_path) for dep in stage.deps if _is_file(dep) and dep.def_path not in made},
+            ])  # fmt: skip
+            seconds = _SECONDS.get(stage.name.partition("@")[0], _DEFAULT_SECONDS)
+            units[stage.name] = Unit(stage.name, stage.cmd, waits_for, key, seconds)
+    return list(units.values())
+
+
+def _is_file(dep: Any) -> bool:
+    return not hasattr(dep, "params")
+
+
+def _params_of(stage: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    keys = [key for dep in stage.deps for key in getattr(dep, "params", [])]
+    if any(hasattr(dep, "params") and not dep.params for dep in stage.deps):  # the whole file
+        return dict(values)
+    return {key: look_up(values, key) for key in keys}
+
+
+def look_up(values: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key."""
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found
+
+
+class _Digests:
+    """Hashes of the project's files and folders, each read once; None for what is not there (yet)."""
+
+    def __init__(self, project: Path):
+        self._project = project
+        self._known: dict[str, str | None] = {}
+
+    def __call__(self, path: str) -> str | None:
+        if path not in self._known:
+            self._known[path] = self._read(self._project / path)
+        return self._known[path]
+
+    def _read(self, path: Path) -> str | None:
+        if path.is_file():
+            return sha256_file(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        return sha256_json([[file.relative_to(path).as_posix(), sha256_file(file)] for file in files]) if files else None
+
+
+def chosen(units: Sequence[Unit], only: Sequence[str]) -> list[Unit]:
+    """The units of the stages or instances in ``only``, and all that they wait for; every unit for an empty list.
+
+    Raises:
+        ConfigError: neither a stage nor an instance.
+    """
+    known = {unit.id: unit for unit in units}
+    for name in only:
+        if name not in known and name not in {unit.stage for unit in units}:
+            stages = ", ".join(dict.fromkeys(unit.stage for unit in units))
+            raise ConfigError(f"--only {name}: neither a stage ({stages}) nor an instance such as {units[-1].id}")
+    wanted: set[str] = set()
+    stack = [unit.id for unit in units if not only or unit.id in only or unit.stage in only]
+    while stack:
+        name = stack.pop()
+        if name not in wanted:
+            wanted.add(name)
+            stack += known[name].waits_for
+    return [unit for unit in units if unit.id in wanted]
+
+
+def longest_first(units: Sequence[Unit]) -> list[Unit]:
+    """By the seconds of the longest chain that begins with a unit, so that nothing long is left for the end."""
+    ahead: dict[str, float] = {}
+    for unit in reversed(units):
+        ahead[unit.id] = unit.seconds + ahead.get(unit.id, 0.0)
+        for name in unit.waits_for:
+            ahead[name] = max(ahead.get(name, 0.0), ahead[unit.id])
+    return sorted(units, key=lambda unit: -ahead[unit.id])
+
+
+def levels(units: Sequence[Unit]) -> list[list[Unit]]:
+    """The units in waves: each waits only for units of earlier ones."""
+    place: dict[str, int] = {}
+    for unit in units:
+        place[unit.id] = 1 + max((place[name] for name in unit.waits_for), default=-1)
+    return [[unit for unit in units if place[unit.id] == level] for level in range(max(place.values(), default=-1) + 1)]

@@ -1,0 +1,168 @@
+"""Section `prepare` of params.yaml: where each role's data come from.
+
+What a reader's own options are is checked where the reader is at hand (`stages.prepare`, `alberti doctor`): the schema knows no
+reader, so that no stage depends on all of them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from alberti.data.caption_config import CaptionConfig
+from alberti.data.fit import Fit
+from stages.shared.layout import Layout
+from stages.shared.section import Section
+
+ROLES = ("train", "condition", "kitti", "test")
+"""Roles that every run has; further ones are test sets."""
+TRAINING_ROLES = ("train", "condition")
+"""Roles that are data-set folders. All others have KITTI's raw layout and split lists as well."""
+_FILES = {"holicity": ("captions", "vanishing_points")}
+
+
+class SceneParams(Section):
+    """Streets to render."""
+
+    splits: dict[str, int]
+    """How many images each split gets; a role without splits has one, `all`."""
+    width: int = Field(gt=0)
+    """Pixels."""
+    height: int = Field(gt=0)
+    """Pixels."""
+    style: str
+    """One of `alberti.data.scenes.STYLES`, or `mixed`."""
+    camera: str = "street"
+    """One of `alberti.data.scenes.config.CAMERAS`."""
+    supersample: int = Field(default=2, ge=1, le=4)
+    """Samples a pixel along each axis."""
+    seed: int
+
+    @property
+    def count(self) -> int:
+        return sum(self.splits.values())
+
+
+class NativeSource(Section):
+    """One of several data sets of a role, read where it lies."""
+
+    source: Literal["folder", "holicity", "vkitti2", "synthia_al"]
+    root: str
+    limit: int | None = Field(default=None, gt=0)
+    """At most so many frames, spread evenly; null: all."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The reader's own settings: see docs/data.md."""
+
+    def located_options(self, layout: Layout) -> dict[str, Any]:
+        """The options, with paths among them as :meth:`Layout.named` has them."""
+        return {**self.options, **{name: str(path) for name, path in self.files(layout).items()}}
+
+    def files(self, layout: Layout) -> dict[str, Path]:
+        """Files that the options name, by option."""
+        named = {name: self.options.get(name) for name in _FILES.get(self.source, ())}
+        return {name: layout.named(value) for name, value in named.items() if value not in (None, "paper")}
+
+
+class SourceParams(Section):
+    """Where one role's data come from: rendered here (`scenes`), read where they lie (`root`), or several such (`sources`)."""
+
+    source: Literal["scenes", "kitti", "folder", "holicity", "vkitti2", "synthia_al", "several"]
+    root: str | None = None
+    limit: int | None = Field(default=None, gt=0)
+    """At most so many frames, spread evenly; null: all. Not for `scenes`, which have a count."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The reader's own settings: see docs/data.md. Of `kitti`: the list of frames of each split."""
+    fit: Fit | None = None
+    """The size that pictures and depth are brought to, and the rule; null: they are read as they lie, nothing is copied."""
+    captions: CaptionConfig | None = None
+    """Where pictures that the source has no caption of get one; null: they stay without."""
+    scenes: SceneParams | None = None
+    """What to render where the source is `scenes`."""
+    sources: list[NativeSource] = Field(default_factory=list)
+    """The data sets that make one where the source is `several`."""
+    annotated_only: bool = False
+    """Of `kitti`: leave out listed frames that have no annotated depth. Eigen's 697 test frames have 45 of them."""
+
+    @model_validator(mode="after")
+    def _has_what_the_source_needs(self) -> "SourceParams":
+        needed = {"scenes": "scenes", "several": "sources"}.get(self.source, "root")
+        if not getattr(self, needed):
+            raise ValueError(f"{needed}: needed with source {self.source!r}")
+        if self.source == "several" and self.fit is None:
+            raise ValueError("fit: needed with several sources: one data set of theirs has one size and one depth format")
+        if self.source in ("scenes", "kitti") and self.fit is not None:
+            raise ValueError(f"fit: not for source {self.source!r}; scenes have width and height, KITTI is read as it is")
+        if self.source == "kitti":
+            _check_lists(self.options)
+        elif self.annotated_only:
+            raise ValueError(f"annotated_only: only for source 'kitti', not {self.source!r}")
+        return self
+
+    def natives(self) -> list[NativeSource]:
+        """The data sets that make this one; empty for `scenes` and `kitti`."""
+        if self.source == "several":
+            return self.sources
+        if self.source in ("scenes", "kitti"):
+            return []
+        return [NativeSource.model_validate({name: getattr(self, name) for name in ("source", "root", "limit", "options")})]
+
+    def files(self, layout: Layout) -> dict[str, Path]:
+        """Files that the options name, by option: lists of frames, captions."""
+        if self.source == "kitti":
+            return {split: layout.named(path) for split, path in self.options.items()}
+        natives = self.natives()
+        places = [f"{number}." if len(natives) > 1 else "" for number in range(len(natives))]
+        return {
+            place + name: path
+            for place, native in zip(places, natives, strict=True)
+            for name, path in native.files(layout).items()
+        }
+
+    def located_captions(self, layout: Layout) -> CaptionConfig | None:
+        """How captions are made, with the path of a model's folder as :meth:`Layout.named` has it."""
+        if self.captions is None or self.captions.model is None:
+            return self.captions
+        folder = layout.named(self.captions.model)
+        return self.captions.model_copy(update={"model": str(folder)}) if folder.is_dir() else self.captions
+
+    def roots(self, layout: Layout) -> list[Path]:
+        """Where the user's data lie; empty for `scenes`."""
+        if self.source == "kitti":
+            return [layout.named(self.root or "")]
+        return [layout.named(native.root) for native in self.natives()]
+
+
+def _check_lists(options: dict[str, Any]) -> None:
+    for split, path in options.items():
+        if not isinstance(path, str):
+            raise ValueError(f"options.{split}: expected the path of a list of frames, got {path!r:.80}")
+
+
+class PrepareParams(Section):
+    """Section `prepare`: a source a role. Further names are further test sets, as `test` is one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    __pydantic_extra__: dict[str, SourceParams] = Field(init=False)
+
+    train: SourceParams
+    """What the diffusion model is fine-tuned on."""
+    condition: SourceParams
+    """The depth maps that pictures are generated from."""
+    kitti: SourceParams
+    """KITTI's training and validation splits."""
+    test: SourceParams
+    """Only ever tested on."""
+
+    def roles(self) -> dict[str, SourceParams]:
+        """Every role's source by name."""
+        return {**{name: getattr(self, name) for name in ROLES}, **(self.__pydantic_extra__ or {})}
+
+    def named_roots(self) -> Iterator[tuple[str, str, str]]:
+        """(key in params.yaml, name of the source, root) of all data that the user has."""
+        for role, source in self.roles().items():
+            if source.source == "several":
+                for number, native in enumerate(source.sources):
+                    yield f"prepare.{role}.sources.{number}.root", native.source, native.root
+            elif source.root is not None and source.source != "scenes":
+                yield f"prepare.{role}.root", source.source, source.root
