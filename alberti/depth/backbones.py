@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from alberti.depth.dpt import frozen_stem
 from alberti.depth.efficientnet import imagenet_state_dict, trunk_state_dict
 from alberti.depth.pixelformer import PixelFormer
-from alberti.depth.swin import backbone_state_dict
+from alberti.depth.swin import SwinBackbone, backbone_state_dict
 from alberti.errors import CheckpointError, ConfigError
 from alberti.weights import read_weights
 
@@ -41,6 +41,7 @@ def load_backbone_weights(network: nn.Module, name: str, size: str, source: str)
     state = _from_timm(TIMM_NAMES[key]) if source == "timm" else read_weights(source)
     where = TIMM_NAMES[key] if source == "timm" else source
     if isinstance(network, PixelFormer):
+        assert isinstance(network.backbone, SwinBackbone)
         found = backbone_state_dict(state, network.backbone, where)
         network.backbone.load_state_dict(found, strict=False)
     else:

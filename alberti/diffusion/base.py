@@ -87,7 +87,7 @@ def train_base(
             f"{config.height}; set both to the same size"
         )
     model = build_small_base(config, source.captions()) if start is None else DepthDiffusion.load(start)
-    key = {"config": config.key(), "data": source.fingerprint}
+    key: dict[str, Any] = {"config": config.key(), "data": source.fingerprint}
     if others or start is not None:
         key |= {"others": [other.fingerprint for other in others], "start": None if start is None else model_hash(model)}
     vae_key, unet_key = {"train": "vae", **key}, {"train": "unet", **key}
@@ -238,7 +238,7 @@ class _UNetLoss(PreparedLoss):
             raise ConfigError(f"unet.batch_size: expected a multiple of the {len(self.encoded)} sources")
 
     def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        inputs = {}
+        inputs: dict[str, Tensor] = {}
         for place, encoded in enumerate(self.encoded):
             found = self._prepare(encoded, self._share(batch, place, len(encoded.source)), device)
             inputs |= {f"{name}/{place}": value for name, value in found.items()}
