@@ -36,8 +36,8 @@ class EfficientNetBackbone(nn.Module):
         freeze(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        scale, shift = (images.new_tensor(values)[:, None, None] for values in (self._scale, self._shift))
-        return list(self.network(images * scale + shift))
+        channels = zip(images.unbind(1), self._scale, self._shift, strict=True)
+        return list(self.network(torch.stack([channel * scale + shift for channel, scale, shift in channels], dim=1)))
 
     def train(self, mode: bool = True) -> "EfficientNetBackbone":
         """Stays in evaluation mode: see the class."""

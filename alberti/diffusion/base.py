@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import BaseConfig
 from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.image_losses import gradient_difference
@@ -102,6 +103,8 @@ def train_base(
         vae_result.load_ema()
         vae_history = vae_result.history
     model.vae.eval().requires_grad_(False)
+    if start is not None:
+        model.vae.to(choose_device(device))
     quality = _measure_vae(model, source, rescale=start is None)
 
     sources = [source, *others]
