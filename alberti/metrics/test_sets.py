@@ -4,8 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-LAYOUTS = ("kitti", "kitti_objects", "diode", "folder")
-
 
 class TestSet(BaseModel):
     """One test set. Several are a mapping of names to these."""
