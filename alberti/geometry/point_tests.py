@@ -5,12 +5,14 @@ chance of at most e^-t. A point found by search is the best of many: those segme
 out, and the log of the number of choices is taken off (an a-contrario test, Desolneux et al. 2000).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from alberti.geometry.manhattan import FocalPrior, Triad, find_candidates, points_to_directions
 from alberti.geometry.segment_likelihood import SegmentModel
+from alberti.geometry.upright import Upright
 
 _SHARES = np.array([0.03, 0.08, 0.2, 0.4, 0.7, 0.9])
 _SIGNIFICANT = np.log(1e4)
@@ -100,6 +102,55 @@ def check_triad(model: SegmentModel, triad: Triad, *, focal_known: bool) -> tupl
     return [_found(model, points[k], value, spreads[k], in_triad=True) for k, value in zip(order, given, strict=True)], True
 
 
+def check_upright(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint], bool]:
+    """The points of a world of streets at any angle that stand the test, and whether its horizon is known from them.
+
+    Its best point stands alone, or all together do; each further one, best first, has the lines that those before leave over
+    speak for it: a horizontal direction has its azimuth to choose there. The horizon is known from two horizontal points, or
+    from one and the upright point.
+    """
+    lines = model.take(distinct_lines(model))
+    points = world.points()
+    count = float(len(lines))
+    alone = np.array([evidence(lines, point[None], 2, count**2 / 2) for point in points])
+    together = evidence(lines, points, len(points) + 3, count ** (len(points) + 2) / math.factorial(len(points) + 2))
+    if max(alone.max(), together) < _SIGNIFICANT:
+        return [], False
+    spreads = upright_spreads(world)
+    chosen: list[int] = []
+    values: list[float] = []
+    rest = lines
+    while len(chosen) < len(points):
+        free = 2 if not chosen else 1
+        left = [k for k in range(len(points)) if k not in chosen]
+        tests = [alone[k] if not chosen else evidence(rest, points[k : k + 1], free, max(len(rest), 1.0)) for k in left]
+        best = int(np.argmax(tests))
+        if chosen and tests[best] < _LIKELY:
+            break
+        chosen.append(left[best])
+        values.append(tests[best])
+        rest = rest.take(np.flatnonzero(np.abs(rest.sines(points[left[best]][None])[0]) > _GATE * rest.sigma))
+    found = [_found(model, points[k], value, spreads[k], in_triad=True) for k, value in zip(chosen, values, strict=True)]
+    return found, len(chosen) >= 2
+
+
+def upright_spreads(world: Upright) -> np.ndarray:
+    """(1 + K,) root mean square angular error in degrees of a world's points, by its covariance.
+
+    Angles are those seen with a fixed focal length. The focal length was estimated: its error moves the points too.
+    """
+    spreads = []
+    for index, (direction, ray) in enumerate(zip(world.directions(), world.level_slopes(), strict=True)):
+        x, y, z = direction
+        slopes = np.zeros((3, len(world.covariance)))
+        slopes[:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
+        slopes[:, 3] = np.array([x, y, 0]) - direction * (x * x + y * y)
+        if index:
+            slopes[:, 4 + world.families[index - 1]] = ray
+        spreads.append(np.degrees(np.sqrt(np.trace(slopes @ world.covariance @ slopes.T))))
+    return np.array(spreads)
+
+
 def triad_spreads(triad: Triad) -> np.ndarray:
     """(3,) root mean square angular error in degrees of the triad's points, by its covariance.
 
@@ -125,10 +176,10 @@ def lone_point(model: SegmentModel, triad: Triad) -> list[FoundPoint]:
     return [found] if found.evidence >= _SIGNIFICANT else []
 
 
-def further_points(model: SegmentModel, found: list[FoundPoint], triad: Triad | None, count: int) -> list[FoundPoint]:
+def further_points(model: SegmentModel, found: list[FoundPoint], focal: float | None, count: int) -> list[FoundPoint]:
     """Up to ``count`` points more in what the found points leave unexplained."""
     more: list[FoundPoint] = []
-    focal = triad.focal if triad is not None else FocalPrior.median
+    focal = FocalPrior.median if focal is None else focal
     while len(more) < count:
         points = np.array([point.point for point in found + more])
         unexplained = (np.abs(model.sines(points)) > _FAR_GATE * model.sigma).all(axis=0)
