@@ -58,6 +58,8 @@ class Upright:
     """(1 + K + 1,) shares of the segments: upright, horizontal ones, none of them."""
     score: float
     """Log likelihood against chance."""
+    gain: float
+    """The score less the price of azimuths and unlikely cameras: what worlds are compared by."""
     covariance: np.ndarray
     """Of rotation vector (3), log focal if it was free, one azimuth a family."""
 
@@ -180,7 +182,7 @@ def scan(model: SegmentModel, down: np.ndarray, focal: float, most: int) -> Upri
     azimuths = angle[chosen]
     shares = np.full(len(chosen) + 2, (1 - OUTLIER_SHARE) / (len(chosen) + 1))
     shares[-1] = OUTLIER_SHARE
-    return Upright(basis, focal, azimuths, np.arange(len(chosen)), shares, -np.inf, np.eye(3))
+    return Upright(basis, focal, azimuths, np.arange(len(chosen)), shares, -np.inf, -np.inf, np.eye(3))
 
 
 def refine(model: SegmentModel, start: Upright, prior: FocalPrior | None, iterations: int, *, level: bool = True) -> Upright:
@@ -192,8 +194,8 @@ def refine(model: SegmentModel, start: Upright, prior: FocalPrior | None, iterat
     for step_index in range(iterations + 1):
         score, information, pull, weights = _expectation(model, now, prior, level)
         covariance = DISPERSION * np.linalg.inv(information)
-        now = replace(now, score=score, covariance=covariance, weights=weights)
-        if best is None or score >= best.score:
+        now = replace(now, score=score, gain=_gain(now, score, prior), covariance=covariance, weights=weights)
+        if best is None or now.gain >= best.gain:
             best = now
         if step_index == iterations:
             break
@@ -217,7 +219,7 @@ def _moved(now: Upright, step: np.ndarray, free_focal: bool) -> Upright:
 def _expectation(
     model: SegmentModel, now: Upright, prior: FocalPrior | None, level: bool
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Log posterior against chance, Gauss-Newton matrix and gradient of its negative, and the shares of the directions."""
+    """Log likelihood against chance, Gauss-Newton matrix and gradient of its negative, and the shares of the directions."""
     directions = now.directions()
     errors, slopes = model.errors(directions, now.focal)
     density, stiffness = model.density(errors)
@@ -277,15 +279,22 @@ def from_triad(triad: Triad) -> Upright:
     azimuth = math.atan2(ray[0], ray[2])
     shares = np.array([*[(1 - OUTLIER_SHARE) / 3] * 3, OUTLIER_SHARE])
     return Upright(
-        basis, triad.focal, np.array([azimuth, azimuth + math.pi / 2]), np.zeros(2, dtype=int), shares, -np.inf, np.eye(3)
+        basis,
+        triad.focal,
+        np.array([azimuth, azimuth + math.pi / 2]),
+        np.zeros(2, dtype=int),
+        shares,
+        -np.inf,
+        -np.inf,
+        np.eye(3),
     )
 
 
-def posterior(found: Upright, prior: FocalPrior | None) -> float:
-    """What hypotheses are compared by: log likelihood, beliefs, and the price of azimuths."""
+def _gain(found: Upright, score: float, prior: FocalPrior | None) -> float:
+    """Log likelihood, beliefs, and the price of azimuths."""
     count = int(found.families.max()) + 1 if len(found.families) else 0
-    known = float(_known(found.rotation[:, 1])) - (0.0 if prior is None else 0.5 * float(prior.deviation(found.focal)) ** 2)
-    return found.score + _BELIEF * known - _GAIN * count
+    known = float(_known(found.rotation[:, DOWN])) - (0.0 if prior is None else 0.5 * float(prior.deviation(found.focal)) ** 2)
+    return score + _BELIEF * known - _GAIN * count
 
 
 def tied(found: Upright) -> list[Upright]:
@@ -309,7 +318,7 @@ def tied(found: Upright) -> list[Upright]:
         azimuths[j] += gap / 2
         families[i] = families[j]
         index = np.unique(families, return_inverse=True)[1]
-        result.append(replace(found, azimuths=azimuths.copy(), families=index, score=-np.inf))
+        result.append(replace(found, azimuths=azimuths.copy(), families=index))
     return result
 
 
@@ -331,7 +340,7 @@ def find_upright(
     worlds += [refine(model, from_triad(triad), free, 3, level=focal is None) for triad in triads]
     if not worlds:
         return None
-    for best in sorted(worlds, key=lambda world: -posterior(world, free))[:2]:
+    for best in sorted(worlds, key=lambda world: -world.gain)[:2]:
         worlds += [refine(model, pair, free, 4, level=focal is None) for pair in tied(best)]
-    best = max(worlds, key=lambda world: posterior(world, free))
+    best = max(worlds, key=lambda world: world.gain)
     return refine(model, best, free, 20, level=focal is None)

@@ -11,7 +11,7 @@ import numpy as np
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
-from alberti.geometry.manhattan import FocalPrior, Triad, find_candidates_twice, find_triad, refine
+from alberti.geometry.manhattan import FocalPrior, Triad, find_candidates_twice, find_triad
 from alberti.geometry.point_tests import FoundPoint, check_triad, check_upright, further_points, lone_point
 from alberti.geometry.segment_likelihood import Frame, SegmentModel
 from alberti.geometry.upright import DOWN, Upright, find_upright
@@ -113,11 +113,7 @@ def estimate_vanishing_points(
     if triad is None:
         return _describe(segments, frame, [], None, focal)
     world = None if camera is not None else _upright_world(model, triad, prior)
-    if world is not None and not world.manhattan:
-        found, view = _upright_points(model, world)
-    else:
-        triad = triad if world is None else refine(model, world.triad(), world.focal, prior, 30)
-        found, view = _manhattan_points(model, triad, focal, triad.upright if world is None else DOWN)
+    found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
     if not found:
         found = lone_point(model, triad)
     if found:
@@ -189,13 +185,11 @@ def _upright_world(model: SegmentModel, triad: Triad, prior: FocalPrior) -> Upri
     return find_upright(searched, candidates, [triad], focal=None, prior=prior)
 
 
-def _manhattan_points(
-    model: SegmentModel, triad: Triad, focal: float | None, upright: int
-) -> tuple[list[FoundPoint], _View | None]:
-    """The points of a triad that stands the test, and the view of it, whose upright direction is column ``upright``."""
+def _triad_points(model: SegmentModel, triad: Triad, focal: float | None) -> tuple[list[FoundPoint], _View | None]:
+    """The points of a triad that stand the test, and the view of it if it does."""
     found, trusted = check_triad(model, triad, focal_known=focal is not None)
     spread = 0.0 if focal is not None else float(np.sqrt(triad.covariance[3, 3]))
-    return found, _View(triad.rotation[:, upright], triad.focal, spread) if trusted else None
+    return found, _View(triad.rotation[:, triad.upright], triad.focal, spread) if trusted else None
 
 
 def _upright_points(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint], _View | None]:
