@@ -85,19 +85,19 @@ def points_to_directions(points: np.ndarray, focal: float | np.ndarray) -> np.nd
     return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
 
-def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -> tuple[Triad | None, SegmentModel]:
+def find_triad(
+    model: SegmentModel, candidates: np.ndarray, *, focal: float | None, prior: FocalPrior
+) -> tuple[Triad | None, SegmentModel]:
     """The most likely orthogonal triad, None with fewer than three segments; and the model at the likeliest noise level.
 
     Args:
+        candidates: (C, 3) as :func:`find_candidates_twice` gives them.
         focal: in frame units; None: estimated under ``prior``.
     """
-    if len(model) < 3:
+    if len(model) < 3 or len(candidates) == 0:
         return None, model
     scoring = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
     searched = [scoring.with_noise(noise) for noise in SEARCH_NOISE]
-    candidates = find_candidates_twice(scoring)
-    if len(candidates) == 0:
-        return None, model
     focals = np.array([focal]) if focal is not None else prior.values()
     rotations, used = _hypothesise(scoring, candidates, focals)
     belief = np.zeros(len(used)) if focal is not None else -0.5 * DISPERSION * prior.deviation(used) ** 2
@@ -113,7 +113,10 @@ def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -
 
 
 def find_candidates_twice(model: SegmentModel) -> np.ndarray:
-    """(C, 3) candidates of both noise levels of the search."""
+    """(C, 3) candidates of both noise levels of the search; (0, 3) with fewer than three segments."""
+    if len(model) < 3:
+        return np.zeros((0, 3))
+    model = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
     levels = [model.with_noise(noise) for noise in SEARCH_NOISE]
     return np.concatenate([find_candidates(level, _CANDIDATES // len(levels)) for level in levels])
 

@@ -31,6 +31,8 @@ _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
 _STARTS = 5
+_SEARCHED, _USED = 160, 300
+"""So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
 _BELIEF = 2.0
 """How much beliefs about roll, pitch and focal length weigh against the log likelihood when worlds are compared."""
@@ -334,13 +336,14 @@ def find_upright(
     """
     free = None if focal is not None else prior
     focals = np.array([focal]) if focal is not None else prior.values()[1:-1]
-    wide = model.with_noise(SEARCH_NOISE[0])
-    starts = [scan(wide, down, used, most) for down, used in hypothesise(model, candidates, focals, prior)]
-    worlds = [refine(model, start, free, 3, level=focal is None) for start in starts]
-    worlds += [refine(model, from_triad(triad), free, 3, level=focal is None) for triad in triads]
+    searched = model.take(np.arange(min(len(model), _SEARCHED)))
+    wide = searched.with_noise(SEARCH_NOISE[0])
+    starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, focals, prior)]
+    worlds = [refine(searched, start, free, 3, level=focal is None) for start in starts]
+    worlds += [refine(searched, from_triad(triad), free, 3, level=focal is None) for triad in triads]
     if not worlds:
         return None
     for best in sorted(worlds, key=lambda world: -world.gain)[:2]:
-        worlds += [refine(model, pair, free, 4, level=focal is None) for pair in tied(best)]
+        worlds += [refine(searched, pair, free, 3, level=focal is None) for pair in tied(best)]
     best = max(worlds, key=lambda world: world.gain)
-    return refine(model, best, free, 20, level=focal is None)
+    return refine(model.take(np.arange(min(len(model), _USED))), best, free, 20, level=focal is None)

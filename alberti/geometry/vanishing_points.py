@@ -20,8 +20,6 @@ _ASSIGN_DEGREES = 2.0
 _TRUSTED_LENGTH = 0.035
 """Of the picture's root area."""
 _ENOUGH = 80
-_SEARCHED, _CANDIDATE_SEGMENTS = 300, 160
-"""So many of the longest segments tell worlds apart, and give candidate points."""
 _FOCAL_KNOWN = 0.25
 """A focal length is given out if the standard deviation of its logarithm is below this."""
 
@@ -109,10 +107,11 @@ def estimate_vanishing_points(
     model = SegmentModel.from_segments(longest, frame, pixel=max(1.0, max(width, height) / 2048))
     focal = None if camera is None else camera.fx / frame.scale
     prior = FocalPrior.for_size(width, height)
-    triad, model = find_triad(model, focal=focal, prior=prior)
+    candidates = find_candidates_twice(model)
+    triad, model = find_triad(model, candidates, focal=focal, prior=prior)
     if triad is None:
         return _describe(segments, frame, [], None, focal)
-    world = None if camera is not None else _upright_world(model, triad, prior)
+    world = None if camera is not None else find_upright(model, candidates, [triad], focal=None, prior=prior)
     found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
     if not found:
         found = lone_point(model, triad)
@@ -176,13 +175,6 @@ class _View:
     """In frame units."""
     log_focal_spread: float
     """0 for a given focal length."""
-
-
-def _upright_world(model: SegmentModel, triad: Triad, prior: FocalPrior) -> Upright | None:
-    """The likeliest world of streets at any angle."""
-    searched = model.take(np.arange(min(len(model), _SEARCHED)))
-    candidates = find_candidates_twice(searched.take(np.arange(min(len(model), _CANDIDATE_SEGMENTS))))
-    return find_upright(searched, candidates, [triad], focal=None, prior=prior)
 
 
 def _triad_points(model: SegmentModel, triad: Triad, focal: float | None) -> tuple[list[FoundPoint], _View | None]:
