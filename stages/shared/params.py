@@ -192,6 +192,9 @@ class TestSetParams(Section):
     """Model -> alignments of its predictions with the ground truth; the first is the headline."""
     size: tuple[int, int] | None = None
     """Height and width that pictures are brought to before a model sees them; null: as they are."""
+    scenes: str = "auto"
+    """Which frames show one scene, so that intervals resample them together: "auto", "frame", or a CSV file with columns `id`
+    and `scene` (`alberti.metrics.test_sets`)."""
 
 
 class EvaluateDepthParams(Section):
