@@ -53,7 +53,8 @@ def read_units(project: Path, values: Mapping[str, Any]) -> list[Unit]:
         given = {dep: digests(dep) for dep in stage.deps if not any(_overlap(dep, out) for out in made)}
         params = {key: look_up(values, key) if key else dict(values) for key in stage.params}
         key = sha256_json([stage.command, params, [units[name].key for name in stage.upstream], given])
-        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, needs_of(stage.stage).seconds, tuple(stage.outs))
+        seconds = needs_of(stage.stage).seconds
+        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, seconds, tuple(stage.outs))
     return list(units.values())
 
 

@@ -37,7 +37,7 @@ def draw(
     """
     import torch
 
-    from alberti.commands.predict_depth import usable_device
+    from alberti.device import choose_device
     from alberti.families.adapters import family_of
     from alberti.families.drawing import draw as draw_picture
     from alberti.families.drawing import load_pipeline

@@ -161,7 +161,8 @@ def _generate(params: Params) -> Iterator[tuple[str, Instance]]:
         for seed in seeds_of_pictures(params, name):
             folder = _at.base if weights == BASE_ARM else _at.finetuned(weights, _its(seed, seeds_of_arm(params, weights)))
             yield instance_name(name, seed=seed), {
-                "arm": name, "seed": seed, "sampling": sampling, "points": _points_of_pictures(params, name), "weights": folder, "out": _at.generated(name, seed)
+                "arm": name, "seed": seed, "sampling": sampling, "points": _points_of_pictures(params, name),
+                "weights": folder, "out": _at.generated(name, seed),
             }  # fmt: skip
 
 
