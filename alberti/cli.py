@@ -14,8 +14,10 @@ from alberti.errors import AlbertiError
 COMMANDS = {
     "annotate": "Line segments and vanishing points of a folder of pictures.",
     "score": "How well a folder of pictures obeys linear perspective.",
+    "draw": "A picture of a depth map or photo by any base, with straight lines.",
     "predict-depth": "Run a depth model over a folder of pictures or a KITTI split.",
     "evaluate-depth": "Score depth predictions, anyone's, on KITTI or DIODE.",
+    "score-depth": "Score a depth model on a folder of frames with ground truth.",
     "study": "Human trials: which of two pictures do people prefer?",
     "distil-decoder": "A small decoder for a base, so that the constraint costs less.",
     "doctor": "What this machine and each profile have and lack.",

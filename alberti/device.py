@@ -31,7 +31,7 @@ def choose_device(asked: "str | torch.device | None" = None) -> "torch.device":
     try:
         device = torch.device(asked)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by backend
         raise ConfigError(
             f"device: {str(asked)!r} cannot be used here ({first_line(error)}); expected cpu, cuda, cuda:N, mps or auto"
         ) from None

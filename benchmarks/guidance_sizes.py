@@ -4,9 +4,9 @@
     python benchmarks/guidance_sizes.py --tiny --device cpu --pixels 64      # the same calls, very small, to rehearse
 
 sdxl: Stable Diffusion XL with a depth ControlNet, classifier-free guidance; flux: FLUX.1-Depth. Each through diffusers' own
-pipeline, seconds a step unguided and guided: with the VAE's decoder, with a tiny one, through the decoder alone. lora: one training
-step of FLUX.1-Depth with adapters, without and with the constraint, through its VAE's decoder and through a tiny one. Seconds are
-medians; memory is the peak that torch reserved for tensors, in GiB.
+pipeline, seconds a step unguided and guided: with the VAE's decoder, with a tiny one, through the decoder alone. lora: one
+training step of FLUX.1-Depth with adapters, without and with the constraint, through its VAE's decoder and through a tiny one.
+Seconds are medians; memory is the peak that torch reserved for tensors, in GiB.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Load on `alberti study serve`: raters at once, then in a row, optionally with the server killed (SIGKILL) again and again.
 
 python benchmarks/study_load.py STUDY --raters 1000 --at-once 10
-python benchmarks/study_load.py STUDY --raters 100 --at-once 10 --kill-every 2
+python benchmarks/study_load.py STUDY --raters 100 --at-once 10 --kill-every 3
+python benchmarks/study_load.py STUDY --raters 100 --at-once 100 --pause 1 --pictures
 
 STUDY is a folder of `alberti study create`; a copy is used. Clients run on the same machine, so they take their share of it.
 An answer is lost if it was acknowledged and is not in the database at the end.
@@ -58,11 +59,11 @@ class Server:
 class Load:
     """What all raters did: how long requests took, and which answers were acknowledged."""
 
-    def __init__(self, raters: int, pictures: bool):
+    def __init__(self, raters: int, pictures: bool, pause: float):
         self.waiting: Queue[int] = Queue()
         for number in range(raters):
             self.waiting.put(number)
-        self.pictures, self.lock = pictures, threading.Lock()
+        self.pictures, self.pause, self.lock = pictures, pause, threading.Lock()
         self.answer_s: list[float] = []
         self.requests = self.retries = 0
         self.acknowledged: set[tuple[str, int, str]] = set()
@@ -83,6 +84,7 @@ class Load:
             if self.pictures:
                 for side in ("left", "right"):
                     self.call(lambda where=trial[side]: client.request("GET", where), (200,))
+            time.sleep(self.pause * rng.uniform(0.5, 1.5))
             begun = time.perf_counter()
             state = self.call(lambda t=trial, c=chosen: client.answer(t, c), (200,)).json()
             with self.lock:
@@ -126,10 +128,11 @@ def main() -> None:
     parser.add_argument("--raters", type=int, default=100)
     parser.add_argument("--at-once", type=int, default=10)
     parser.add_argument("--pictures", action="store_true", help="fetch every picture as a browser does")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that a rater looks at a pair")
     parser.add_argument("--kill-every", type=float, default=0.0, help="seconds between SIGKILLs of the server; 0: none")
     args = parser.parse_args()
     with copied(args.study) as folder:
-        load, server, kills = Load(args.raters, args.pictures), Server(folder), 0
+        load, server, kills = Load(args.raters, args.pictures, args.pause), Server(folder), 0
         workers = [threading.Thread(target=load.work, daemon=True) for _ in range(args.at_once)]
         begun = time.perf_counter()
         for worker in workers:

@@ -15,7 +15,7 @@ from stages.prepare import WAYS, way_of
 from stages.shared.params import Params
 from stages.shared.source_params import SourceParams
 
-PLACES = 14
+PLACES = 26
 """How many entries of `graph.prepare.<role>.code` dvc.yaml lists."""
 
 
@@ -67,8 +67,9 @@ def update_dvc_yaml(project: str | Path) -> str:
     document = yaml.load((Path(project) / "dvc.yaml").read_text(encoding="utf-8"))
     for stage, definition in document["stages"].items():
         deps = _definition(definition)["deps"]
-        others = [dep for dep in deps if dep.split("/")[0] not in PACKAGES or dep.startswith("$")]
-        deps[:] = [*code_of_stage(stage, project), *others]
+        others = [dep for dep in deps if dep.split("/")[0] not in PACKAGES and not dep.startswith("${item.code[")]
+        places = [f"${{item.code[{place}]}}" for place in range(PLACES)] if stage == "prepare" else []
+        deps[:] = [*code_of_stage(stage, project), *places, *others]
     out = io.StringIO()
     yaml.dump(document, out)
     return out.getvalue()

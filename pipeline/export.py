@@ -53,8 +53,13 @@ def makefile(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
     return "\n".join(lines)
 
 
+def stamp_of(unit: Unit) -> str:
+    """The file, in the run's folder, that says that a unit is done."""
+    return f".done/{unit.id}.{unit.key[:12]}"
+
+
 def _stamp(unit: Unit) -> str:
-    return f"$(RUN)/.done/{unit.id}.{unit.key[:12]}"
+    return f"$(RUN)/{stamp_of(unit)}"
 
 
 def slurm(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
@@ -74,7 +79,7 @@ def slurm(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
         "after=",
     ]
     for number, wave in enumerate(waves):
-        stamps = " ".join(_stamp(unit).replace("$(RUN)/", "") for unit in wave)
+        stamps = " ".join(stamp_of(unit) for unit in wave)
         lines += [
             f"wave=({stamps})",
             f"after=$(sbatch --parsable --job-name=alberti-{number} --array=0-{len(wave) - 1} $OPTIONS \\",

@@ -153,10 +153,9 @@ def _ensure_server(run: Path) -> None:
         (run / folder).mkdir(parents=True, exist_ok=True)
     if _reachable(path):
         return
-    import fcntl
+    from filelock import FileLock
 
-    with open(run / ".done" / ".server", "w") as lock:  # held by whoever starts it
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(run / ".done" / ".server"):  # held by whoever starts it
         if _reachable(path):
             return
         with contextlib.suppress(FileNotFoundError):

@@ -12,17 +12,21 @@ from alberti.data.manifest import Dataset
 from alberti.errors import AlbertiError
 from alberti.files import read_json, write_json, write_text
 from alberti.report.markdown import markdown
+from stages.shared.layout import Layout
 
 
-def picture_sets(workspace: Path, arms: Sequence[str], seed: int) -> dict[str, Dataset]:
+def picture_sets(layout: Layout, arms: Sequence[str], seed: int) -> dict[str, Dataset]:
     """Column of a strip -> data set: depth, render, reconstruction, and the arms' pictures for one seed."""
-    condition = Dataset.open(workspace / "data" / "condition")
+    condition = Dataset.open(layout.data("condition"))
     sets = {"depth": condition}
     if condition[0].image is not None:
         sets["render"] = condition
-    if (workspace / "data" / "references" / "dataset.json").is_file():
-        sets["reconstruction"] = Dataset.open(workspace / "data" / "references")
-    return sets | {arm: Dataset.open(workspace / "data" / "generated" / arm / str(seed)) for arm in arms}
+    if (layout.references / "dataset.json").is_file():
+        sets["reconstruction"] = Dataset.open(layout.references)
+    for arm in arms:
+        seeded = layout.generated(arm, seed)
+        sets[arm] = Dataset.open(seeded if seeded.is_dir() else layout.generated(arm, None))
+    return sets
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--arms", nargs="+", help="arms in the picture strip and the profiles (default: the first six)")
     options = parser.parse_args(arguments)
     try:
-        summary = read_json(options.workspace / "metrics" / "summary.json")
+        layout = Layout(options.workspace)
+        summary = read_json(layout.metrics("summary.json"))
         write_json(options.out, {"name": options.out.stem, **summary})
         if options.markdown is not None:
             write_text(options.markdown, markdown(summary))
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from alberti.report.figures import arms_to_draw, write_figures
 
             arms = arms_to_draw(summary, options.arms)
-            sets = picture_sets(options.workspace, arms, summary["seeds"][0])
+            sets = picture_sets(layout, arms, summary["seeds"][0])
             write_figures(summary, sets, options.figures, scenes=options.scenes)
     except AlbertiError as error:
         sys.exit(f"error: {error}")

@@ -10,6 +10,7 @@ from alberti.files import read_json
 from alberti.report.comparison import EFFECT_WORDS
 from alberti.report.tables import DEPTH_HEADS, PICTURE_HEADS, depth_table, picture_table, setting_text
 from alberti.report.verdict import caveats
+from stages.shared.layout import Layout
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -24,7 +25,8 @@ def print_summary(workspace: Path) -> None:
     """Print `metrics/summary.json` of a workspace: tables, then the verdict, what to keep in mind, and the report's path."""
     from rich.console import Console
 
-    summary = read_json(workspace / "metrics" / "summary.json")
+    layout = Layout(workspace)
+    summary = read_json(layout.metrics("summary.json"))
     console = Console()
     if summary["images"]:
         console.print(_rich(picture_table(summary, _PICTURES), "Generated pictures"))
@@ -33,7 +35,7 @@ def print_summary(workspace: Path) -> None:
             title = f"{model} on {setting_text(test_set, section, model)}"
             console.print(_rich(depth_table(summary, test_set, model, DEPTH_HEADS), title))
     _print_words(console, summary)
-    console.print(f"report: {(workspace / 'report' / 'index.html').resolve()}", soft_wrap=True)
+    console.print(f"report: {(layout.report / 'index.html').resolve()}", soft_wrap=True)
 
 
 def _print_words(console: Any, summary: Mapping[str, Any]) -> None:

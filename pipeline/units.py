@@ -26,6 +26,8 @@ class Unit:
     """Hash of the command, of the params and code that it depends on, of its inputs that no unit makes, and of the keys of
     what it waits for: another key, another result."""
     seconds: float
+    outs: tuple[str, ...] = ()
+    """Relative to the run's folder."""
 
     @property
     def stage(self) -> str:
@@ -51,7 +53,8 @@ def read_units(project: Path, values: Mapping[str, Any]) -> list[Unit]:
         given = {dep: digests(dep) for dep in stage.deps if not any(_overlap(dep, out) for out in made)}
         params = {key: look_up(values, key) if key else dict(values) for key in stage.params}
         key = sha256_json([stage.command, params, [units[name].key for name in stage.upstream], given])
-        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, needs_of(stage.stage).seconds)
+        seconds = needs_of(stage.stage).seconds
+        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, seconds, tuple(stage.outs))
     return list(units.values())
 
 

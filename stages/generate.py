@@ -7,6 +7,7 @@ from alberti.data.manifest import Dataset
 from stages.shared.graph import Instance
 from stages.shared.layout import Layout
 from stages.shared.params import Params
+from stages.shared.points import vanishing_points_of, with_points
 from stages.shared.running import run_stage
 
 
@@ -15,10 +16,13 @@ def generate(layout: Layout, params: Params, instance: Instance) -> None:
     from alberti.diffusion.model import DepthDiffusion
     from alberti.diffusion.sample import generate as sample
 
-    section = params.sampling(instance["arm"])
+    section, condition = params.sampling(instance["arm"]), Dataset.open(layout.data("condition"))
+    guided = section.vanishing_guidance is not None
+    if guided and section.vanishing_points != "dataset":
+        condition = with_points(condition, vanishing_points_of(condition, section.vanishing_points, layout))
     sample(
         DepthDiffusion.load(layout.root / instance["weights"]),
-        Dataset.open(layout.data("condition")),
+        condition,
         layout.root / instance["out"],
         section.library_config(instance["seed"] if section.seed is None else section.seed),
         work=layout.checkpoints("generate"),

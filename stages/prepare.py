@@ -13,10 +13,14 @@ from stages.shared.graph import Instance
 from stages.shared.layout import Layout
 from stages.shared.params import Params
 from stages.shared.running import run_stage
-from stages.shared.source_params import TRAINING_ROLES, SourceParams
+from stages.shared.source_params import KITTI_ROLE, TRAINING_ROLES, SourceParams
 
-WAYS = {name: f"stages.shared.prepare_{name}" for name in ("streets", "kitti_streets", "kitti", "native")}
+WAYS = {name: f"stages.shared.prepare_{name}" for name in ("streets", "kitti_streets", "kitti", "test_set", "native")}
 """Modules that prepare a role. They are imported by name, so that none is an input of what another made."""
+_NATIVES = ("folder", "holicity", "vkitti2", "synthia_al", "several")
+_WAYS_OF_PICTURES = {"scenes": "streets", **dict.fromkeys(_NATIVES, "native")}
+_WAYS_OF_KITTI = {"scenes": "kitti_streets", "kitti": "kitti"}
+_WAYS_OF_TESTS = {**_WAYS_OF_KITTI, **dict.fromkeys(("kitti_objects", "diode", "folder"), "test_set")}
 
 
 def way_of(role: str, section: SourceParams) -> str:
@@ -25,13 +29,10 @@ def way_of(role: str, section: SourceParams) -> str:
     Raises:
         ConfigError: a source that does not fit the role.
     """
-    tested = role not in TRAINING_ROLES
-    if section.source == "scenes":
-        return "kitti_streets" if tested else "streets"
-    if tested != (section.source == "kitti"):
-        takes = "kitti or scenes" if tested else "a folder, holicity, vkitti2, synthia_al, several of them, or scenes"
-        raise ConfigError(f"prepare.{role}.source: {section.source} does not fit; {role} takes {takes}")
-    return "kitti" if tested else "native"
+    known = _WAYS_OF_PICTURES if role in TRAINING_ROLES else _WAYS_OF_KITTI if role == KITTI_ROLE else _WAYS_OF_TESTS
+    if section.source not in known:
+        raise ConfigError(f"prepare.{role}.source: {section.source} does not fit; {role} takes {', '.join(known)}")
+    return known[section.source]
 
 
 def prepare(layout: Layout, params: Params, instance: Instance) -> None:

@@ -37,6 +37,7 @@ def report(layout: Layout, params: Params, _: Instance) -> None:
 
     from alberti.report.page import build_report
     from alberti.report.summary import headlines, plot_rows, summarise
+    from alberti.study.run import read_run_study
 
     inputs = gather(layout, params)
     summary = summarise(inputs)
@@ -44,6 +45,8 @@ def report(layout: Layout, params: Params, _: Instance) -> None:
     with atomic_folder(layout.metrics("headlines")) as out:
         for name, values in headlines(summary).items():
             write_json(out / f"{name}.json", values)
+        for name, values in read_run_study(layout.root).metrics.items():
+            write_json(out / "study" / f"{name}.json", values)
     for name, rows in plot_rows(summary).items():
         with atomic_file(layout.plots(f"{name}.csv")) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
@@ -52,7 +55,9 @@ def report(layout: Layout, params: Params, _: Instance) -> None:
 
 
 def gather(layout: Layout, params: Params) -> ReportInputs:
-    """Read metrics, curves and pictures of every arm and model that params.yaml names."""
+    """Read metrics, curves and pictures of every arm and model that params.yaml names, and a study's answers."""
+    from alberti.study.run import read_run_study
+
     condition = Dataset.open(layout.data("condition"))
     sources = params.prepare.roles()
     return ReportInputs(
@@ -70,6 +75,7 @@ def gather(layout: Layout, params: Params) -> ReportInputs:
         facts=_facts(layout, params, condition),
         params=yaml.safe_dump({k: v for k, v in plain(params).items() if k != "graph"}, sort_keys=False, width=110),
         stand_ins=tuple(role for role, source in sources.items() if source.source == "scenes"),
+        study=read_run_study(layout.root).results,
         original_arm=ORIGINAL_ARM,
         pictures=params.report.pictures,
     )

@@ -81,7 +81,7 @@ class Chromium:
             raise RuntimeError(result["exceptionDetails"])
         return result["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 15) -> None:
+    def wait(self, expression: str, seconds: float = 30) -> None:
         """Until an expression is true."""
         _wait(lambda: self.evaluate(f"Boolean({expression})"), seconds, f"never true: {expression}")
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-_PARTS = ("alberti", "stages", "pipeline", "conf", "pretrained")
+_PARTS = ("alberti", "stages", "pipeline", "conf", "pretrained", "study")
 _FILES = ("dvc.yaml", "params.yaml", "prefect.yaml", ".dvcignore", ".gitignore", "pyproject.toml")
 
 

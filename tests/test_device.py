@@ -1,7 +1,4 @@
-"""The choice of a device, the marker of absent points, and what must not be imported."""
-
-import ast
-from pathlib import Path
+"""The choice of a device, and the marker of absent points."""
 
 import numpy as np
 import pytest
@@ -39,12 +36,3 @@ def test_rows_of_zeros_are_no_points() -> None:
     assert present(torch.tensor(rows).expand(2, 4, 3)).tolist() == [expected] * 2
     assert present(np.zeros((0, 3))).shape == (0,)
     assert not present(rows[1])
-
-
-def test_no_module_needs_what_only_unix_has(project: Path) -> None:
-    """Locks are filelock's, so that the library imports on Windows."""
-    for path in (project / "alberti").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"fcntl", "pwd", "grp", "resource", "termios"} & set(names), path

@@ -19,16 +19,12 @@ def at_home(path: Path) -> Path:
 
 def check_device(name: str | None) -> str:
     """The device of this name; "auto" or None: a GPU if there is one, else the CPU. ConfigError if it cannot be used here."""
-    import torch
+    from alberti.device import choose_device
 
-    if name is None or name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by backend
-        first = (str(error).strip().splitlines() or ["not available"])[0]
-        raise ConfigError(f"--device: {name!r} cannot be used here ({first})") from None
-    return name
+        return str(choose_device(name))
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from None
 
 
 def refused_option(error: "ValidationError") -> ConfigError:

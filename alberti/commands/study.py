@@ -6,8 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from alberti.errors import ConfigError
+from alberti.study.extra import require_extra
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Human trials: which of two pictures do people prefer?")
+
+
+@study.callback()
+def _needs() -> None:
+    require_extra("alberti study")
+
 
 Folder = Annotated[Path, typer.Argument(help="The study folder, as `create` makes it.")]
 
@@ -33,10 +40,11 @@ def create(
     practice: Annotated[int, typer.Option(min=0, help="Practice pairs a block.")] = 2,
     catch_bend: Annotated[
         float, typer.Option(min=0.001, max=0.2, help="Bend of catch pairs, rms, as a share of the size.")
-    ] = 0.02,
+    ] = 0.025,
     min_catch: Annotated[float, typer.Option(min=0, max=1, help="Rule: share of catch pairs to get right.")] = 0.8,
     min_repeat: Annotated[float, typer.Option(min=0, max=1, help="Rule: share of repeats to answer alike.")] = 0.25,
     min_ms: Annotated[float, typer.Option(min=0, help="Rule: median response time in milliseconds.")] = 400,
+    finished_only: Annotated[bool, typer.Option("--finished-only", help="Rule: only raters who answered all pairs.")] = False,
     completion_code: Annotated[str | None, typer.Option(help="One code for all (Prolific); default: each rater's own.")] = None,
     completion_url: Annotated[str | None, typer.Option(help="Where raters go at the end, https://...")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -68,7 +76,7 @@ def create(
         repeats=repeats,
         practice=practice,
         catch_bend=catch_bend,
-        rules=Rules(min_catch_share=min_catch, min_repeat_share=min_repeat, min_median_ms=min_ms),
+        rules=Rules(min_catch_share=min_catch, min_repeat_share=min_repeat, min_median_ms=min_ms, finished_only=finished_only),
         completion_code=completion_code,
         completion_url=completion_url,
     )

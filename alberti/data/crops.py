@@ -36,7 +36,7 @@ def fit_source(
     Raises:
         DataError: a file is missing, damaged, or of another size than its row says.
     """
-    native = Dataset(source.root, _native_info(source), [])
+    native = Dataset(source.root, native_info(source), [])
     samples = iter(samples)
     first = list(islice(samples, _WORTH_PROCESSES))
     if len(first) < _WORTH_PROCESSES:
@@ -46,7 +46,8 @@ def fit_source(
         yield from rows
 
 
-def _native_info(source: Source) -> DatasetInfo:
+def native_info(source: Source) -> DatasetInfo:
+    """What ``dataset.json`` would say of a source that is read where it lies."""
     return DatasetInfo(
         schema_version=SCHEMA_VERSION,
         name=source.name,

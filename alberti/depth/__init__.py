@@ -3,8 +3,9 @@
 Names are imported when first used: the networks need torch, and DPT transformers.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alberti.lazy import lazy_names
 
 if TYPE_CHECKING:
     from alberti.depth.config import Augmentation as Augmentation
@@ -20,22 +21,10 @@ if TYPE_CHECKING:
     from alberti.depth.train import train_depth as train_depth
 
 _HOMES = {
-    "Augmentation": "config",
-    "DepthModel": "models",
-    "build_depth_model": "models",
-    "PixelFormer": "pixelformer",
-    "PredictOptions": "predict",
-    "predict_array": "predict",
-    "predict_batch": "predict",
-    "predict_folder": "predict",
-    "DepthTrainConfig": "config",
-    "published_recipe": "config",
-    "train_depth": "train",
+    "config": ("Augmentation", "DepthTrainConfig", "published_recipe"),
+    "models": ("DepthModel", "build_depth_model"),
+    "pixelformer": ("PixelFormer",),
+    "predict": ("PredictOptions", "predict_array", "predict_batch", "predict_folder"),
+    "train": ("train_depth",),
 }
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"alberti.depth.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __all__ = lazy_names(__name__, _HOMES)

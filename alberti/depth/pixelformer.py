@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alberti.depth.efficientnet import CHANNELS, EfficientNetBackbone
 from alberti.depth.swin import Mlp, RelativePositionBias, SwinBackbone, from_windows, pad_to_windows, to_windows
 from alberti.errors import CheckpointError, ConfigError
 from alberti.weights import load_strictly, read_weights
@@ -47,6 +48,8 @@ class PixelFormerConfig:
     """Channels a group. Two is the official code's (256 groups of 512 channels)."""
     unused_projection: bool = True
     """Whether every SAM holds the layer ``proj``, which checkpoints have and the official forward never uses."""
+    backbone: str = "swin"
+    """"swin" or "efficientnet_lite0", which is frozen; ``embed_dim``, ``depths``, ``num_heads`` and ``window`` are Swin's."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_depth < self.max_depth:
@@ -54,6 +57,8 @@ class PixelFormerConfig:
         for name in ("pool_norm", "bottleneck_norm"):
             if getattr(self, name) not in ("batch", "group"):
                 raise ConfigError(f"{name}: expected 'batch' or 'group', got {getattr(self, name)!r}")
+        if self.backbone not in ("swin", "efficientnet_lite0"):
+            raise ConfigError(f"backbone: expected 'swin' or 'efficientnet_lite0', got {self.backbone!r}")
         for name in ("depths", "num_heads", "sam_heads"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -71,6 +76,8 @@ VARIANTS = {
     # For laptops, not published: windows of 4 divide the feature maps of 128x128 images evenly.
     "tiny": PixelFormerConfig(32, (1, 1, 2, 1), (1, 2, 4, 8), 4, 0.0, 64, (1, 2, 4, 8), 4, bins=64, **_LAPTOP),
     "small": PixelFormerConfig(48, (2, 2, 2, 1), (2, 4, 8, 16), 4, 0.05, 96, (1, 2, 4, 8), 4, bins=128, **_LAPTOP),
+    # The decoder of "small" on a frozen backbone with ImageNet weights, which knows photographs.
+    "lite": PixelFormerConfig(0, (), (), 0, 0.0, 96, (1, 2, 4, 8), 4, bins=128, backbone="efficientnet_lite0", **_LAPTOP),
 }
 
 
@@ -84,10 +91,7 @@ class PixelFormer(nn.Module):
     def __init__(self, config: PixelFormerConfig):
         super().__init__()
         self.config = config
-        encoder_dims = [config.embed_dim * 2**level for level in range(4)]
-        self.backbone = SwinBackbone(
-            config.embed_dim, list(config.depths), list(config.num_heads), config.window, config.drop_path
-        )
+        self.backbone, encoder_dims = _backbone(config)
         self.decoder = PyramidPooling(encoder_dims[3], config)
         for level in (3, 2, 1, 0):
             query_dim = config.decoder_dim // 2 ** (3 - level)
@@ -149,6 +153,14 @@ class PixelFormer(nn.Module):
         depth = self.disp_head1(self.get_submodule("sam1")(features[0], queries), centres)
         depth = F.interpolate(depth, scale_factor=4, mode="bilinear", align_corners=False)
         return depth[..., :height, :width]
+
+
+def _backbone(config: PixelFormerConfig) -> tuple[nn.Module, list[int]]:
+    """The encoder and the channels of its four feature maps, from fine to coarse."""
+    if config.backbone == "efficientnet_lite0":
+        return EfficientNetBackbone(IMAGENET_MEAN, IMAGENET_STD), list(CHANNELS)
+    swin = SwinBackbone(config.embed_dim, list(config.depths), list(config.num_heads), config.window, config.drop_path)
+    return swin, [config.embed_dim * 2**level for level in range(4)]
 
 
 def guess_variant(state: dict[str, Tensor]) -> str | None:

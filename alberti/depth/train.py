@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
+from alberti.depth.appearance import change_appearance
 from alberti.depth.augmentation import apply_tables
 from alberti.depth.config import DepthTrainConfig
 from alberti.depth.data import Batches, Mixture, spread
@@ -21,8 +22,9 @@ from alberti.errors import ConfigError, DataError
 from alberti.files import atomic_folder, read_json, sha256_json, write_json
 from alberti.losses.depth import least_squares, relative_depth_losses, silog_loss, valid_pixels
 from alberti.processes import share
-from alberti.training import Batch, TrainResult, discard_checkpoints, train_loop
-from alberti.training.step_graph import PreparedLoss, no_search
+from alberti.training.loop import TrainResult, discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
+from alberti.training.step_graph import PreparedLoss, convolution_search
 from alberti.weights import read_weights, weights_hash
 
 
@@ -142,10 +144,16 @@ def _check_range(samples: DepthSamples, config: DepthTrainConfig) -> None:
     )
 
 
+class Loads(Protocol):
+    """What gives the inputs of a step: :class:`alberti.depth.data.Batches`, or streets that are rendered."""
+
+    def load(self, batch: Batch, device: torch.device) -> dict[str, Tensor]: ...
+
+
 class DepthLoss(PreparedLoss):
     """The loss of a batch in two parts, for a model of ``kind``."""
 
-    def __init__(self, kind: str, batches: Batches, config: DepthTrainConfig):
+    def __init__(self, kind: str, batches: Loads, config: DepthTrainConfig):
         self.batches, self.config = batches, config
         self.terms = depth_loss_terms(kind, config)
 
@@ -157,7 +165,10 @@ class DepthLoss(PreparedLoss):
         """Losses (b,) and values to log; "empty" counts samples without a pixel to learn from."""
         depth = inputs["depth"]
         mask = (depth > self.config.min_depth) & (depth <= self.config.max_depth)
-        loss, values = self.terms(model(apply_tables(inputs["images"], inputs["colours"])), depth, mask)
+        images = apply_tables(inputs["images"], inputs["colours"])
+        if "appearance" in inputs:
+            images = change_appearance(images, inputs["appearance"])
+        loss, values = self.terms(model(images), depth, mask)
         return loss, {**values, "empty": (valid_pixels(depth, mask) == 0).float()}
 
 
@@ -186,7 +197,7 @@ def validation_error(model: DepthModel, samples: DepthSamples, config: DepthTrai
     device, training = model.mean.device, model.training
     errors = []
     model.eval()
-    with no_search():
+    with convolution_search(False):
         for index in spread(len(samples), config.validation_images):
             view = samples.view(index)
             image = torch.from_numpy(view.image).permute(2, 0, 1)[None].float().to(device) / 255

@@ -1,5 +1,6 @@
 """Bases: loading and saving model folders, and training a small one from scratch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
+from alberti.device import choose_device
 from alberti.diffusion.config import BaseConfig
+from alberti.diffusion.hashing import model_hash
 from alberti.diffusion.image_losses import gradient_difference
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import by_noise_level, denoising_loss
@@ -16,7 +19,8 @@ from alberti.diffusion.small import build_small_base
 from alberti.diffusion.sources import DatasetSource, SourceBatch, TrainingSource
 from alberti.errors import ConfigError
 from alberti.progress import Progress
-from alberti.training import Batch, discard_checkpoints, train_loop
+from alberti.training.loop import discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
 from alberti.training.step_graph import PreparedLoss, to_device
 
 __all__ = ["BaseConfig", "DepthDiffusion", "build_small_base", "train_base"]
@@ -58,6 +62,8 @@ def train_base(
     *,
     checkpoints: Path | None,
     device: str | torch.device | None = None,
+    others: Sequence[TrainingSource] = (),
+    start: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train a small base from scratch, first its VAE, then UNet and text encoder, and write the model folder ``out``.
 
@@ -65,6 +71,9 @@ def train_base(
         dataset: pictures of ``config.height`` x ``config.width`` with depth and captions, on disk or rendered on the
             fly.
         checkpoints: where an interrupted call resumes from; None: no resume.
+        others: pictures of further sizes; every step of the UNet takes an equal share of its batch from each source.
+        start: a model folder to go on from. Its autoencoder stays as it is: ``config.vae`` and the sizes of ``config`` are
+            not used then.
 
     Returns:
         {"vae": {"l1", "psnr"}, "unet": {"loss"}, "scaling_factor", "parameters": {...},
@@ -79,23 +88,31 @@ def train_base(
             f"the pictures have {source.width} x {source.height} pixels, but the base is set up for {config.width} x "
             f"{config.height}; set both to the same size"
         )
-    model = build_small_base(config, source.captions())
-    key = {"config": config.key(), "data": source.fingerprint}
+    model = build_small_base(config, source.captions()) if start is None else DepthDiffusion.load(start)
+    key: dict[str, Any] = {"config": config.key(), "data": source.fingerprint}
+    if others or start is not None:
+        key |= {"others": [other.fingerprint for other in others], "start": None if start is None else model_hash(model)}
     vae_key, unet_key = {"train": "vae", **key}, {"train": "unet", **key}
 
-    trainer = _prepare(VaeTrainer(model.vae), config)
-    vae_result = train_loop(
-        trainer, _VaeLoss(source, config), len(source), config.vae,
-        checkpoints=checkpoints, run_key=vae_key, description="VAE", device=device,
-    )  # fmt: skip
-    vae_result.load_ema()
+    vae_history: list[dict[str, float]] = []
+    if start is None:
+        trainer = _prepare(VaeTrainer(model.vae), config)
+        vae_result = train_loop(
+            trainer, _VaeLoss(source, config), len(source), config.vae,
+            checkpoints=checkpoints, run_key=vae_key, description="VAE", device=device,
+        )  # fmt: skip
+        vae_result.load_ema()
+        vae_history = vae_result.history
     model.vae.eval().requires_grad_(False)
-    quality = _measure_vae(model, source)
+    if start is not None:
+        model.vae.to(choose_device(device))
+    quality = _measure_vae(model, source, rescale=start is None)
 
-    encoded = _Encoded(source, model, config) if source.fresh else _EncodedOnce(source, model, config)
+    sources = [source, *others]
+    encoded = [(_Encoded if part.fresh else _EncodedOnce)(part, model, config) for part in sources]
     unet_trainer = _prepare(UNetTrainer(model), config)
     unet_result = train_loop(
-        unet_trainer, _UNetLoss(encoded, config, model), len(source), config.unet,
+        unet_trainer, _UNetLoss(encoded, config, model), max(len(part) for part in sources), config.unet,
         checkpoints=checkpoints, run_key=unet_key, description="UNet", device=device,
     )  # fmt: skip
     unet_result.load_ema()
@@ -103,14 +120,15 @@ def train_base(
         module.eval().requires_grad_(True)
     model.to("cpu").save(out)
     if checkpoints is not None:
-        discard_checkpoints(checkpoints, vae_key, config.vae)
+        if start is None:
+            discard_checkpoints(checkpoints, vae_key, config.vae)
         discard_checkpoints(checkpoints, unet_key, config.unet)
     return {
         "vae": quality,
         "unet": {"loss": unet_result.history[-1]["loss"]},
         "scaling_factor": model.vae.config.scaling_factor,
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in model.modules().items()},
-        "history": {"vae": vae_result.history, "unet": unet_result.history},
+        "history": {"vae": vae_history, "unet": unet_result.history},
     }
 
 
@@ -118,7 +136,7 @@ def _prepare(trainer: nn.Module, config: BaseConfig) -> nn.Module:
     if config.channels_last:
         trainer.to(memory_format=torch.channels_last)
     if config.compile:
-        trainer.compile()
+        trainer.compile(dynamic=False)  # each of the sources' sizes has kernels of its own
     return trainer
 
 
@@ -215,16 +233,37 @@ class _EncodedOnce(_Encoded):
 
 
 class _UNetLoss(PreparedLoss):
-    """The denoising loss of a batch of encoded pictures."""
+    """The denoising loss of a batch of encoded pictures, an equal share of it from each source."""
 
-    def __init__(self, encoded: _Encoded, config: BaseConfig, base: DepthDiffusion):
-        self.encoded, self.config, self.schedule = encoded, config, base.schedule
+    def __init__(self, encoded: Sequence[_Encoded], config: BaseConfig, base: DepthDiffusion):
+        self.encoded, self.config, self.schedule = list(encoded), config, base.schedule
         self.no_caption = base.tokenize([""])
+        if config.unet.batch_size % (len(self.encoded) * config.unet.accumulate):
+            raise ConfigError(f"unet.batch_size: expected a multiple of the {len(self.encoded)} sources")
+
+    def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        inputs: dict[str, Tensor] = {}
+        for place, encoded in enumerate(self.encoded):
+            found = self._prepare(encoded, self._share(batch, place, len(encoded.source)), device)
+            inputs |= {f"{name}/{place}": value for name, value in found.items()}
+        return inputs
+
+    def _share(self, batch: Batch, place: int, count: int) -> Batch:
+        """The part of a batch that source ``place`` with ``count`` pictures gives; a smaller source comes round more often."""
+        if len(self.encoded) == 1:
+            return batch
+        each = len(batch.indices) // len(self.encoded)
+        mine = slice(place * each, (place + 1) * each)
+        longest = max(len(encoded.source) for encoded in self.encoded)
+        rounds = -(-longest // count)
+        pairs = list(zip(batch.indices[mine], batch.visits[mine], strict=True))
+        visits = [visit * rounds + index // count for index, visit in pairs]
+        return Batch([index % count for index, _ in pairs], visits, batch.step)
 
     @torch.no_grad()
-    def prepare(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    def _prepare(self, encoded: _Encoded, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         seed, schedule = self.config.unet.seed, self.schedule
-        ids, mean, deviation, tokens, condition = self.encoded.batch(batch, device)
+        ids, mean, deviation, tokens, condition = encoded.batch(batch, device)
         t = timesteps(seed, ids, batch.visits, schedule.num_steps)
         dropped = to_device(chance(seed, "caption", ids, batch.visits, self.config.caption_dropout), device)
         return {
@@ -240,6 +279,14 @@ class _UNetLoss(PreparedLoss):
         }
 
     def compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        names = {name.rpartition("/")[0] for name in inputs}
+        parts = [
+            self._compute(model, {name: inputs[f"{name}/{place}"] for name in names}) for place in range(len(self.encoded))
+        ]
+        values = {name: torch.cat([part[name] for _, part in parts]) for name in parts[0][1]}
+        return torch.cat([loss for loss, _ in parts]), values
+
+    def _compute(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         schedule, level, t = self.schedule, inputs["level"], inputs["t"]
         shape = tuple(inputs["mean"].shape[1:])
         x0 = inputs["mean"] + inputs["deviation"] * normal(inputs["latent"], shape)
@@ -252,11 +299,10 @@ class _UNetLoss(PreparedLoss):
 
 
 @torch.no_grad()
-def _measure_vae(model: DepthDiffusion, source: TrainingSource) -> dict[str, float]:
-    """Set the latents' scale to 1 / their standard deviation and return the reconstruction error, over the first
-    samples.
-    """
+def _measure_vae(model: DepthDiffusion, source: TrainingSource, *, rescale: bool) -> dict[str, float]:
+    """The reconstruction error over the first samples; ``rescale`` sets the latents' scale to 1 / their standard deviation."""
     device = next(model.vae.parameters()).device
+    before = model.vae.config.scaling_factor
     model.vae.register_to_config(scaling_factor=1.0)
     squares, count, errors, mse = 0.0, 0, [], []
     for start in range(0, min(len(source), _MEASURED), 16):
@@ -269,6 +315,6 @@ def _measure_vae(model: DepthDiffusion, source: TrainingSource) -> dict[str, flo
         difference = model.decode(mean).clamp(0, 1) - images
         errors.append(difference.abs().mean(dim=(1, 2, 3)))
         mse.append(difference.square().mean(dim=(1, 2, 3)))
-    model.vae.register_to_config(scaling_factor=(count / squares) ** 0.5)
+    model.vae.register_to_config(scaling_factor=(count / squares) ** 0.5 if rescale else before)
     psnr = -10 * torch.cat(mse).clamp(min=1e-10).log10()
     return {"l1": torch.cat(errors).mean().item(), "psnr": psnr.mean().item()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constraints import Constraint, constraint_named
 from alberti.diffusion.model import DepthDiffusion
-from alberti.training.step_graph import no_search
+from alberti.training.step_graph import convolution_search
 
 _PIXELS = {"full": 4 * 512**2, "tiny": 16 * 512**2}
 """Pixels that are decoded at once: with Stable Diffusion's decoder 4 images of 512 x 512 take 12 GiB in bfloat16."""
@@ -31,7 +31,7 @@ class _ValuesWithGradient(torch.autograd.Function):
         for start in range(0, len(latents), chunk):
             part = slice(start, start + chunk)
             leaf = latents[part].detach().requires_grad_()
-            with torch.enable_grad(), no_search() if len(leaf) != chunk else nullcontext():
+            with torch.enable_grad(), convolution_search(False) if len(leaf) != chunk else nullcontext():
                 value = function(leaf, part)
                 gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
             values.append(value.detach())

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,11 @@ def generate(
     for width, height in {(sample.width, sample.height) for sample in dataset}:
         model.check_size(height, width)
     prepare(model, config, device)
-    key = sha256_json({"config": config.model_dump(), "data": dataset.info.fingerprint, "model": model_hash(model)})
+    # a data set may come with points that its files do not have
+    points = [sample.vanishing_points for sample in dataset] if config.vanishing_guidance is not None else None
+    key = sha256_json({
+        "config": config.model_dump(), "data": dataset.info.fingerprint, "model": model_hash(model), "points": points
+    })  # fmt: skip
     partial = work / f".generate-{key[:16]}"
     (partial / "images").mkdir(parents=True, exist_ok=True)
     batches = [batch for index, batch in enumerate(_batches(dataset, config.batch_size)) if index % world == rank]
@@ -282,6 +287,7 @@ def _finish(dataset: Dataset, partial: Path, out: Path, config: SampleConfig) ->
         if out.exists():
             shutil.rmtree(out)
         shutil.move(partial, out)
+    with suppress(OSError):  # Windows minds a process that still waits with it open
         lock.unlink()
 
 

@@ -18,7 +18,8 @@ from alberti.diffusion.objective import predict_x0
 from alberti.diffusion.randomness import chance, gaussian, timesteps
 from alberti.diffusion.sources import DatasetSource
 from alberti.seeding import derive_seed
-from alberti.training import Batch, discard_checkpoints, train_loop
+from alberti.training.loop import discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
 
 
 def build_tiny_decoder(base: DepthDiffusion, config: TinyDecoderConfig) -> AutoencoderTiny:

@@ -25,7 +25,8 @@ from alberti.errors import ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.presence import present
 from alberti.images import write_image
-from alberti.training import Batch, discard_checkpoints, train_loop
+from alberti.training.loop import discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
 from alberti.training.step_graph import PreparedLoss
 
 

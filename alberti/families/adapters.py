@@ -71,6 +71,12 @@ class Family:
     def codec(self, pipe: Any) -> LatentCodec:
         return LatentCodec(pipe.vae, self.packed)
 
+    def size_multiple(self, pipe: Any) -> int:
+        """What heights and widths of pictures must divide by, for VAE and denoiser."""
+        config = getattr(pipe, self.denoiser).config
+        halvings = 1 if self.denoiser == "transformer" else len(config["block_out_channels"]) - 1
+        return int(self.codec(pipe).factor * 2**halvings)
+
     def scheduler_time(self, call: Call) -> float:
         """The time of the scheduler's step that a call belongs to; as exact as the network's input type."""
         return self.time_scale * ((1 - call.time) if self.time_reversed else call.time)

@@ -93,9 +93,7 @@ class PipelineModel(DepthDiffusion):
 
     def check_size(self, height: int, width: int) -> None:
         """ConfigError unless VAE and denoiser can work on images of this size."""
-        config = self.unet.config
-        halvings = 1 if self.family.denoiser == "transformer" else len(config["block_out_channels"]) - 1
-        multiple = self.factor * 2**halvings
+        multiple = self.family.size_multiple(self.pipe)
         for name, value in (("height", height), ("width", width)):
             if value % multiple:
                 raise ConfigError(

@@ -37,6 +37,11 @@ class Triad:
     covariance: np.ndarray
     """(3, 3) of the rotation vector in camera axes, or (4, 4) with log focal last."""
 
+    @property
+    def upright(self) -> int:
+        """The column nearest to the picture's vertical."""
+        return int(np.abs(self.rotation[1]).argmax())
+
     def points(self) -> np.ndarray:
         """(3, 3), rows: the vanishing points in the frame, unit norm."""
         return directions_to_points(self.rotation.T, self.focal)
@@ -80,19 +85,19 @@ def points_to_directions(points: np.ndarray, focal: float | np.ndarray) -> np.nd
     return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
 
-def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -> tuple[Triad | None, SegmentModel]:
+def find_triad(
+    model: SegmentModel, candidates: np.ndarray, *, focal: float | None, prior: FocalPrior
+) -> tuple[Triad | None, SegmentModel]:
     """The most likely orthogonal triad, None with fewer than three segments; and the model at the likeliest noise level.
 
     Args:
+        candidates: (C, 3) as :func:`find_candidates_twice` gives them.
         focal: in frame units; None: estimated under ``prior``.
     """
-    if len(model) < 3:
+    if len(model) < 3 or len(candidates) == 0:
         return None, model
     scoring = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
     searched = [scoring.with_noise(noise) for noise in SEARCH_NOISE]
-    candidates = np.concatenate([find_candidates(level, _CANDIDATES // len(searched)) for level in searched])
-    if len(candidates) == 0:
-        return None, model
     focals = np.array([focal]) if focal is not None else prior.values()
     rotations, used = _hypothesise(scoring, candidates, focals)
     belief = np.zeros(len(used)) if focal is not None else -0.5 * DISPERSION * prior.deviation(used) ** 2
@@ -105,6 +110,15 @@ def find_triad(model: SegmentModel, *, focal: float | None, prior: FocalPrior) -
     likeliest = int(np.argmax([triad.score for triad in tried]))
     start, level = tried[likeliest], levels[likeliest]
     return refine(level, start.rotation, start.focal, uncertain, 30), level
+
+
+def find_candidates_twice(model: SegmentModel) -> np.ndarray:
+    """(C, 3) candidates of both noise levels of the search; (0, 3) with fewer than three segments."""
+    if len(model) < 3:
+        return np.zeros((0, 3))
+    model = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
+    levels = [model.with_noise(noise) for noise in SEARCH_NOISE]
+    return np.concatenate([find_candidates(level, _CANDIDATES // len(levels)) for level in levels])
 
 
 def find_candidates(model: SegmentModel, count: int = _CANDIDATES) -> np.ndarray:
@@ -196,7 +210,7 @@ def refine(model: SegmentModel, rotation: np.ndarray, focal: float, prior: Focal
     for _ in range(iterations):
         step = -np.linalg.solve(information, pull)
         step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
-        rotation = _rotate(step[:3]) @ rotation
+        rotation = rotate(step[:3]) @ rotation
         if prior is not None:
             focal = float(np.clip(focal * np.exp(step[3]), 0.2, 20.0))
         score, information, pull = _expectation(model, rotation, focal, prior)
@@ -241,7 +255,7 @@ def _expectation(
     return score, information, pull
 
 
-def _rotate(vector: np.ndarray) -> np.ndarray:
+def rotate(vector: np.ndarray) -> np.ndarray:
     """The rotation matrix of a rotation vector (Rodrigues)."""
     angle = np.linalg.norm(vector)
     if angle < 1e-12:

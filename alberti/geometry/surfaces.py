@@ -13,6 +13,7 @@ import numpy as np
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
+from alberti.geometry.presence import present
 
 _RADIUS = 2
 """Pixels: planes are fitted to windows of 5 x 5."""
@@ -50,7 +51,7 @@ def points_on_surfaces(depth: np.ndarray, vanishing_points: np.ndarray, camera: 
     points = np.asarray(vanishing_points, dtype=np.float64).reshape(-1, 3)
     normals = surface_normals(depth, camera)
     directions = vanishing_points_to_directions(points, camera)
-    there = np.abs(points).max(axis=1, initial=0) > 0
+    there = present(points)
     across = np.abs(np.einsum("hwi,ki->khw", normals, directions))
     inside = (across < _PARALLEL) & there[:, None, None] & (normals != 0).any(axis=-1)
     facing = ((across > math.sqrt(1 - _PARALLEL**2)) & there[:, None, None]).any(axis=0)

@@ -11,9 +11,10 @@ import numpy as np
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
-from alberti.geometry.manhattan import FocalPrior, Triad, find_triad
-from alberti.geometry.point_tests import FoundPoint, check_triad, further_points, lone_point
+from alberti.geometry.manhattan import FocalPrior, Triad, find_candidates_twice, find_triad
+from alberti.geometry.point_tests import FoundPoint, check_triad, check_upright, further_points, lone_point
 from alberti.geometry.segment_likelihood import Frame, SegmentModel
+from alberti.geometry.upright import DOWN, Upright, find_upright
 
 _ASSIGN_DEGREES = 2.0
 _TRUSTED_LENGTH = 0.035
@@ -105,9 +106,19 @@ def estimate_vanishing_points(
     longest = _longest(segments, width, height, camera is None)
     model = SegmentModel.from_segments(longest, frame, pixel=max(1.0, max(width, height) / 2048))
     focal = None if camera is None else camera.fx / frame.scale
-    triad, model = find_triad(model, focal=focal, prior=FocalPrior.for_size(width, height))
-    found, trusted = _points(model, triad, focal, max_points)
-    return _describe(segments, frame, found, triad if trusted else None, focal)
+    prior = FocalPrior.for_size(width, height)
+    candidates = find_candidates_twice(model)
+    triad, model = find_triad(model, candidates, focal=focal, prior=prior)
+    if triad is None:
+        return _describe(segments, frame, [], None, focal)
+    world = None if camera is not None else find_upright(model, candidates, [triad], focal=None, prior=prior)
+    found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
+    if not found:
+        found = lone_point(model, triad)
+    if found:
+        found = found + further_points(model, found, None if view is None else view.focal, max_points - len(found))
+    found.sort(key=lambda point: -point.confidence)
+    return _describe(segments, frame, found[:max_points], view, focal)
 
 
 def _check_segments(segments: np.ndarray) -> np.ndarray:
@@ -154,21 +165,33 @@ def check_principal_point(point: tuple[float, float], width: int, height: int) -
         )
 
 
-def _points(model: SegmentModel, triad: Triad | None, focal: float | None, max_points: int) -> tuple[list[FoundPoint], bool]:
-    """The points that stand the test, most trusted first, and whether the triad did."""
-    if triad is None:
-        return [], False
+@dataclass(frozen=True)
+class _View:
+    """How the camera looks at the world that was found."""
+
+    down: np.ndarray
+    """(3,) in camera axes."""
+    focal: float
+    """In frame units."""
+    log_focal_spread: float
+    """0 for a given focal length."""
+
+
+def _triad_points(model: SegmentModel, triad: Triad, focal: float | None) -> tuple[list[FoundPoint], _View | None]:
+    """The points of a triad that stand the test, and the view of it if it does."""
     found, trusted = check_triad(model, triad, focal_known=focal is not None)
-    if not trusted:
-        found = lone_point(model, triad)
-    if found:
-        found = found + further_points(model, found, triad if trusted else None, max_points - len(found))
-    found.sort(key=lambda point: -point.confidence)
-    return found[:max_points], trusted
+    spread = 0.0 if focal is not None else float(np.sqrt(triad.covariance[3, 3]))
+    return found, _View(triad.rotation[:, triad.upright], triad.focal, spread) if trusted else None
+
+
+def _upright_points(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint], _View | None]:
+    """The points of a world seen with an unknown focal length that stand the test, and the view where the horizon is known."""
+    found, trusted = check_upright(model, world)
+    return found, _View(world.rotation[:, DOWN], world.focal, float(np.sqrt(world.covariance[3, 3]))) if trusted else None
 
 
 def _describe(
-    segments: np.ndarray, frame: Frame, found: list[FoundPoint], triad: Triad | None, focal: float | None
+    segments: np.ndarray, frame: Frame, found: list[FoundPoint], view: _View | None, focal: float | None
 ) -> VanishingPointEstimate:
     points = np.array([point.point for point in found]).reshape(-1, 3)
     pixels = frame.to_pixels(points) if len(points) else points
@@ -176,11 +199,9 @@ def _describe(
     lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
     shares = [float(lengths[assignment == index].sum() / lengths.sum()) for index in range(len(points))]
     spread = 0.0 if focal is not None else None
-    if focal is None and triad is not None:
-        spread = float(np.sqrt(triad.covariance[3, 3]))
-        focal = triad.focal if spread < _FOCAL_KNOWN else None
-        spread = spread if focal is not None else None
-    horizon, roll, pitch = _horizon(frame, triad)
+    if focal is None and view is not None and view.log_focal_spread < _FOCAL_KNOWN:
+        focal, spread = view.focal, view.log_focal_spread
+    horizon, roll, pitch = _horizon(frame, view)
     return VanishingPointEstimate(
         points=pixels,
         confidence=np.array([point.confidence for point in found]),
@@ -203,15 +224,14 @@ def assign_segments(segments: np.ndarray, points: np.ndarray, limit: float = _AS
     return np.where(angles.min(axis=1) <= limit, nearest, -1)
 
 
-def _horizon(frame: Frame, triad: Triad | None) -> tuple[tuple[float, float, float] | None, float | None, float | None]:
-    """Horizon line in pixels, roll and pitch in degrees of the triad's most upright direction."""
-    if triad is None:
+def _horizon(frame: Frame, view: _View | None) -> tuple[tuple[float, float, float] | None, float | None, float | None]:
+    """Horizon line in pixels, roll and pitch in degrees."""
+    if view is None:
         return None, None, None
-    down = triad.rotation[:, np.abs(triad.rotation[1]).argmax()]
-    down = down * np.sign(down[1])
+    down = view.down * np.sign(view.down[1])
     # In the frame the horizon is n . K^-1 u = 0; a pixel is u = (p - centre) (1, aspect) / scale.
-    a = down[0] / (triad.focal * frame.scale)
-    b = down[1] * frame.aspect / (triad.focal * frame.scale)
+    a = down[0] / (view.focal * frame.scale)
+    b = down[1] * frame.aspect / (view.focal * frame.scale)
     c = down[2] - a * frame.cx - b * frame.cy
     norm = math.hypot(a, b)
     roll = math.degrees(math.atan2(-down[0], down[1]))

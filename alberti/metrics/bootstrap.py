@@ -9,7 +9,12 @@ _CHUNK = 500  # resamples at once: bounds memory at _CHUNK * n counts
 
 
 def bootstrap_interval(
-    values: np.ndarray, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    values: np.ndarray,
+    *,
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval of the mean over images.
 
@@ -17,6 +22,8 @@ def bootstrap_interval(
 
     Args:
         values: (n,) or (n, k), a row an image.
+        groups: the scene of each image, where several images show one: whole scenes are resampled then, and a draw's mean is
+            over the images that its scenes have.
         level: the interval's nominal coverage.
 
     Returns:
@@ -27,10 +34,13 @@ def bootstrap_interval(
         raise ValueError(f"values: expected (n,) or (n, k) finite numbers with n > 0, got shape {values.shape}")
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"expected 0 < level < 1 and resamples > 0, got {level} and {resamples}")
-    n, generator, means = len(values), np.random.default_rng(seed), []
+    scenes, count = _scenes(groups, len(values))
+    generator, means = np.random.default_rng(seed), []
     for start in range(0, resamples, _CHUNK):
         rows = min(_CHUNK, resamples - start)
-        means.append(_picks(generator, n, rows) @ values / n)
+        picks = _picks(generator, count, rows)[:, scenes]
+        means.append((picks @ values).T / picks.sum(1))
+    means = [mean.T for mean in means]
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
@@ -87,10 +97,7 @@ def crossed_bootstrap(
     if resamples < 1:
         raise ValueError(f"expected resamples > 0, got {resamples}")
     _, s, n = values.shape
-    scenes = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    if len(scenes) != n:
-        raise ValueError(f"groups: expected a scene for each of the {n} images, got {len(scenes)}")
-    count = int(scenes.max()) + 1
+    scenes, count = _scenes(groups, n)
     means = values.mean((1, 2))
     of_seed = values.mean(2) - means[:, None]
     of_image = values.mean(1) - means[:, None]
@@ -106,6 +113,14 @@ def crossed_bootstrap(
             draw += seeds[:, index, None] * (images @ rest[:, index].T)
         parts.append(means + draw)
     return Crossed(means, np.concatenate(parts))
+
+
+def _scenes(groups: Sequence[str] | None, n: int) -> tuple[np.ndarray, int]:
+    """The number of each image's scene, and how many scenes there are."""
+    scenes = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(scenes) != n:
+        raise ValueError(f"groups: expected a scene for each of the {n} images, got {len(scenes)}")
+    return scenes, int(scenes.max()) + 1
 
 
 def _picks(generator: np.random.Generator, count: int, rows: int) -> np.ndarray:

@@ -13,8 +13,10 @@ from alberti.errors import ConfigError, DataError
 
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "silog", "log10", "d1", "d2", "d3")
 HIGHER_IS_BETTER = frozenset({"d1", "d2", "d3"})
-ALIGNMENTS = ("none", "median", "affine_disparity", "affine_depth")
-AFFINE = frozenset({"affine_disparity", "affine_depth"})
+ALIGNMENTS = ("none", "median", "affine_disparity", "weighted_disparity", "affine_depth")
+DISPARITY = frozenset({"affine_disparity", "weighted_disparity"})
+"""Those of inverse relative depth."""
+AFFINE = frozenset({"affine_disparity", "weighted_disparity", "affine_depth"})
 """Those that fit a shift as well: any sign of the prediction is ordinary."""
 KB_SIZE = (352, 1216)
 """(rows, columns) of the KITTI benchmark crop, bottom-centred."""
@@ -33,7 +35,7 @@ class Protocol:
 
     name: str
     ground_truth: str
-    """Kind of the ground truth: "lidar_forward", "annotated" or "diode"."""
+    """Kind of the ground truth: "lidar_forward", "annotated", "diode" or "metric"."""
     crop: str
     """"garg", "eigen" or "none": the part of the image that counts."""
     images: int | None
@@ -101,6 +103,7 @@ _LIST = (
         "annotated depth as monodepth2 scores it: whole image, ground truth past 80 m counts",
         cap_ground_truth=False,
     ),
+    Protocol("metric_80", "metric", "none", None, "depth maps in metres of a data set of your own, whole image, to 80 m"),
     Protocol("diode_outdoor", "diode", "none", 446, "DIODE's outdoor validation images, whole image"),
     Protocol("diode_indoor", "diode", "none", 325, "DIODE's indoor validation images, whole image, to 10 m", max_depth=10.0),
     Protocol(
@@ -208,6 +211,9 @@ def align(pred: Any, target: Any, mask: Any, how: str, *, max_depth: float = 80.
     - "median": depth up to scale, times median(target) / median(pred).
     - "affine_disparity": inverse depth up to scale and shift. Least squares of scale * pred + shift against 1 / target
       over the mask (Ranftl et al. 2022), then depth = 1 / max(scale * pred + shift, 1 / max_depth).
+    - "weighted_disparity": the same with each pixel weighed by the square of its depth, so that the fit makes the relative
+      error of the disparity small. Under plain least squares far pixels, whose disparity is small, hardly count, and a slight
+      shift sends them to the cap; this says how much of an error is the fit's.
     - "affine_depth": depth up to scale and shift (affine-invariant models such as Marigold). Least squares of
       scale * pred + shift against target over the mask.
 
@@ -239,17 +245,19 @@ def fit_alignment(pred: np.ndarray, target: np.ndarray, how: str) -> tuple[float
             raise DataError(f"median alignment needs a positive median, the prediction's is {middle:g}")
         return float(np.median(target)) / middle, 0.0
     wanted = target if how == "affine_depth" else 1.0 / target
-    centred = pred - pred.mean()
-    spread = float(centred @ centred)
-    if not spread > 1e-20 * float(pred @ pred):
+    weight = target**2 / (target @ target) if how == "weighted_disparity" else np.full(len(target), 1.0 / len(target))
+    mean, middle = float(weight @ pred), float(weight @ wanted)
+    centred = pred - mean
+    spread = float(weight @ centred**2)
+    if not spread > 1e-20 * float(weight @ pred**2):
         raise DataError(f"{how}: the prediction is constant over the valid pixels, no scale and shift fit")
-    scale = float(centred @ (wanted - wanted.mean())) / spread
-    return scale, float(wanted.mean() - scale * pred.mean())
+    scale = float((weight * centred) @ (wanted - middle)) / spread
+    return scale, middle - scale * mean
 
 
 def apply_alignment(pred: np.ndarray, how: str, scale: float, shift: float, max_depth: float) -> np.ndarray:
     """The metres that :func:`align` makes of ``pred`` with a scale and shift already fitted."""
-    if how == "affine_disparity":
+    if how in DISPARITY:
         return 1.0 / np.maximum(scale * pred + shift, 1.0 / max_depth)
     return pred * scale + shift if how == "affine_depth" else pred * scale
 

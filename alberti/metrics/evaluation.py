@@ -18,6 +18,7 @@ from alberti.images import of_one_size
 from alberti.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from alberti.metrics.depth import (
     AFFINE,
+    DISPARITY,
     METRICS,
     GroundTruth,
     Protocol,
@@ -159,19 +160,46 @@ def evaluate_batches(
     seed: int = 0,
 ) -> Evaluation:
     """As :func:`evaluate_frames`, with ``predict`` called on up to ``batch_size`` consecutive images of one size."""
+    return evaluate_alignments(
+        frames, predict, reader, protocol, [alignment],
+        batch_size=batch_size, workers=workers, resize=resize, description=description, seed=seed,
+    )[alignment]  # fmt: skip
+
+
+def evaluate_alignments(
+    frames: Sequence[Named],
+    predict: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
+    reader: Reader,
+    protocol: str | Protocol,
+    alignments: Sequence[str],
+    *,
+    batch_size: int,
+    workers: int = 1,
+    resize: str | None = None,
+    scenes: Mapping[str, str] | None = None,
+    description: str = "evaluating",
+    seed: int = 0,
+) -> dict[str, Evaluation]:
+    """As :func:`evaluate_batches`, each prediction scored under every one of ``alignments``: an evaluation each.
+
+    Args:
+        scenes: id -> scene, for frames of which several show one scene, see :func:`summarise`.
+    """
     protocol = get_protocol(protocol)
-    check_alignment(alignment)
+    for alignment in alignments:
+        check_alignment(alignment)
     check_resize(resize)
     reader.check(frames, image=True, kind=protocol.ground_truth)
 
-    def score(frame: Named, prediction: np.ndarray) -> Row:
+    def score(frame: Named, prediction: np.ndarray) -> list[Row]:
         truth = GroundTruth(reader.depth(frame, protocol.ground_truth), protocol.ground_truth)
-        return _score(frame.id, as_array(prediction, frame.id), truth, protocol, alignment, resize)[0]
+        made = as_array(prediction, frame.id)
+        return [_score(frame.id, made, truth, protocol, alignment, resize)[0] for alignment in alignments]
 
-    rows: list[Row] = []
+    rows: list[list[Row]] = []
     with Progress(description, len(frames), "images") as progress, ThreadPoolExecutor(max(1, workers)) as pool:
         images = _ahead(pool, reader.read_image, frames, max(1, workers, batch_size))
-        pending: deque[Future[Row]] = deque()
+        pending: deque[Future[list[Row]]] = deque()
         for group in of_one_size(zip(frames, images, strict=True), batch_size):
             predictions = predict([image for _, image in group])
             pending.extend(pool.submit(score, frame, made) for (frame, _), made in zip(group, predictions, strict=True))
@@ -181,7 +209,10 @@ def evaluate_batches(
         for future in pending:
             rows.append(future.result())
             progress.advance()
-    return summarise(rows, protocol, alignment, seed=seed)
+    return {
+        alignment: summarise([row[place] for row in rows], protocol, alignment, scenes=scenes, seed=seed)
+        for place, alignment in enumerate(alignments)
+    }
 
 
 def evaluate_folder(
@@ -257,8 +288,19 @@ def _score(
         raise type(error)(f"{name}: {error}") from None
 
 
-def summarise(rows: Sequence[Row], protocol: Protocol, alignment: str, *, seed: int = 0) -> Evaluation:
+def summarise(
+    rows: Sequence[Row],
+    protocol: Protocol,
+    alignment: str,
+    *,
+    scenes: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Evaluation:
     """Means and intervals over the rows that :func:`score_image` gave.
+
+    Args:
+        scenes: id -> scene. It becomes a column of the table, and where some scenes have several images, and there are several
+            scenes, the intervals resample whole scenes: images of one scene are no independent draws.
 
     Raises:
         DataError: no row, or metric predictions that are off by the factor of another unit.
@@ -273,7 +315,11 @@ def summarise(rows: Sequence[Row], protocol: Protocol, alignment: str, *, seed: 
     notes += _notes(table, protocol, alignment)
     digest = split_hash(table["id"])
     values = table[list(METRICS)].to_numpy()
-    low, high = bootstrap_interval(values, seed=seed)
+    groups = None
+    if scenes is not None:
+        table["scene"] = [scenes[name] for name in table["id"]]
+        groups = list(table["scene"]) if 1 < table["scene"].nunique() < len(table) else None
+    low, high = bootstrap_interval(values, groups=groups, seed=seed)
     summary: dict[str, Any] = {name: float(mean) for name, mean in zip(METRICS, values.mean(axis=0), strict=True)}
     summary |= {
         "n": len(table),
@@ -286,6 +332,8 @@ def summarise(rows: Sequence[Row], protocol: Protocol, alignment: str, *, seed: 
         "intervals": {name: [float(a), float(b)] for name, a, b in zip(METRICS, low, high, strict=True)},
         "notes": notes,
     }
+    if scenes is not None:
+        summary["scenes"] = int(table["scene"].nunique())
     return Evaluation(table, summary)
 
 
@@ -330,9 +378,9 @@ def _notes(table: "pd.DataFrame", protocol: Protocol, alignment: str) -> list[st
         notes.append(f"{len(table)} images; published numbers of {protocol.name} have {protocol.images}")
     if alignment not in AFFINE and (count := int((table["zeros"] > 0).sum())):
         notes.append(f"{count} predictions are 0 somewhere in the scored area; 0 became {protocol.min_depth:g} m")
-    if alignment == "affine_disparity" and (count := int((table["scale"] < 0).sum())):
+    if alignment in DISPARITY and (count := int((table["scale"] < 0).sum())):
         notes.append(f"{count} predictions were fitted with a negative scale: they grow with depth, not with its inverse")
-    if alignment != "affine_disparity" and (count := int((table["correlation"] < _FALLS).sum())):
+    if alignment not in DISPARITY and (count := int((table["correlation"] < _FALLS).sum())):
         notes.append(
             f"{count} of {len(table)} predictions fall where depth grows, as disparity and inverse depth do: score those with "
             "--align affine_disparity"

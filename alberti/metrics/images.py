@@ -239,7 +239,7 @@ def _losses_against_pairs(
 ) -> dict[str, float]:
     """Perspective loss by id, of the pictures that have vanishing points and a pair of their own size."""
     from alberti.data.transforms import stack_vanishing_points, to_tensor
-    from alberti.losses import perspective_loss
+    from alberti.losses.perspective import perspective_loss
 
     by_size: dict[tuple[int, int], list[Sample]] = {}
     for sample in generated:

@@ -10,7 +10,7 @@ import numpy as np
 from alberti.data.kitti.frames import frame_at
 from alberti.errors import ConfigError, DataError
 from alberti.images import read_depth
-from alberti.metrics.depth import KB_SIZE, Protocol, check_shape, is_kb_crop
+from alberti.metrics.depth import DISPARITY, KB_SIZE, Protocol, check_shape, is_kb_crop
 from alberti.reading import read_array, read_json
 
 RESIZES = ("bilinear", "nearest")
@@ -92,9 +92,9 @@ def check_kind(folder: str | Path, alignment: str) -> None:
         return
     values = read_json(path)
     kind = values.get("kind") if isinstance(values, dict) else None
-    if kind == "inverse_relative" and alignment != "affine_disparity":
+    if kind == "inverse_relative" and alignment not in DISPARITY:
         raise ConfigError(f"{path}: the predictions are inverse relative depth: score them with --align affine_disparity")
-    if kind == "metric" and alignment == "affine_disparity":
+    if kind == "metric" and alignment in DISPARITY:
         raise ConfigError(f"{path}: the predictions are metres: score them with --align none, median or affine_depth")
 
 

@@ -34,7 +34,7 @@ def choose_samples(inputs: ReportInputs) -> list[str]:
 
 
 def build_gallery(inputs: ReportInputs, ids: Sequence[str]) -> list[Scene]:
-    """The scenes of the strip: depth map, the picture that belongs to it where there is one, then every arm's."""
+    """The scenes to show: depth map, where there are the picture that belongs to it and its reconstruction, every arm's."""
     return [_scene(inputs, sample_id) for sample_id in ids]
 
 
@@ -44,6 +44,9 @@ def _scene(inputs: ReportInputs, sample_id: str) -> Scene:
     pictures = [_depth_picture(inputs.condition, condition)]
     if condition.image is not None:
         pictures.append(_picture("reference", "reference", inputs.condition, condition))
+    if inputs.reconstructions is not None and sample_id in {sample.id for sample in inputs.reconstructions}:
+        again = inputs.reconstructions.by_id(sample_id)
+        pictures.append(_picture("reconstruction", "reference", inputs.reconstructions, again))
     pictures += [_picture(arm, "arm", dataset, dataset.by_id(sample_id)) for arm, dataset in inputs.generated.items()]
     return Scene(sample_id, condition.caption or "", tuple(pictures))
 
@@ -59,7 +62,7 @@ def _picture(label: str, kind: str, dataset: Dataset, sample: Sample) -> Picture
         data_uri(image),
         sample.width,
         sample.height,
-        f"Scene {sample.id} as drawn by {label}" if kind == "arm" else f"The picture that belongs to depth map {sample.id}",
+        f"Scene {sample.id}, {label}",
         overlay(coloured(segments, points)),
         overlay(vanishing_lines(points, sample.width, sample.height)),
         "no lines found" if share is None else f"{share:.0%} of its line within {WITHIN:g}°",
@@ -76,7 +79,7 @@ def profiles_of(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     import torch
 
     from alberti.data.transforms import to_tensor
-    from alberti.losses import perspective_profile
+    from alberti.losses.perspective import perspective_profile
 
     profile = perspective_profile(to_tensor(image)[None], torch.from_numpy(points).float()[None], num_lines=_NUM_LINES)
     return profile[0].numpy()

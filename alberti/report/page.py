@@ -39,6 +39,7 @@ _REFERENCE_NOTES = {
     RENDERS: "the pictures that belong to the depth maps",
     CEILING: "the same pictures through the base's autoencoder: as good as any picture of this base can be",
     "reference": "the picture that belongs to the depth map",
+    "reconstruction": "the same picture through the base's autoencoder: what drawing could reach at best",
     "depth": "the depth map that all pictures of a scene were made from; near is bright",
 }
 

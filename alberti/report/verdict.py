@@ -74,7 +74,7 @@ def _straighter(summary: Mapping[str, Any]) -> Sentence:
         "unclear": "no clear change in {}",
         "unknown": "too few pictures to say of {}",
     }
-    return _sentence(question, findings, words)
+    return _sentence(question, findings, words, "by the share of line within 2° of a vanishing point")
 
 
 def _as_real(summary: Mapping[str, Any]) -> Sentence:
@@ -215,7 +215,7 @@ def _difference(summary: Mapping[str, Any], part: str, arm: str, control: str, m
 
 def _about_data(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["stand_ins"]:
-        roles = ", ".join(summary["stand_ins"])
+        roles = _joined(summary["stand_ins"])
         yield f"The data of {roles} are streets rendered by alberti itself, not photographs."
     if summary["depth"] and not any(section["real"] for section in summary["depth"].values()):
         yield (

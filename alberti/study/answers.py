@@ -50,10 +50,6 @@ class Answer(BaseModel):
     finished: bool = True
     """Whether the rater went through to the end."""
 
-    @property
-    def chosen_arm(self) -> str:
-        return self.left if self.chosen == "left" else self.right
-
 
 def answer_of(study: Study, trial: Trial, chosen: Side, **values: Any) -> Answer:
     """The answer to a trial of the schedule; ``values``: source, rater and what was measured."""

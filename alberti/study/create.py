@@ -28,7 +28,7 @@ QUESTIONS = {
     "realism": ("Which picture looks more realistic?", ""),
     "lines": ("In which picture do the lines of the street fit together?", "Look at the edges of houses, windows and road."),
 }
-CATCH_BEND = 0.02
+CATCH_BEND = 0.025
 """Root mean square displacement of a catch pair's bent side, as a share of the picture's size: seen at a glance."""
 _MAIN_PAIRS = 24
 

@@ -117,7 +117,8 @@ class Guard:
             _check_origin(scope, headers, host)
         address = (scope.get("client") or ("unknown", 0))[0]
         self._limit(self._addresses, address)
-        self._limit(self._requests, self._token_of(headers.get("cookie", "")) or address)
+        if token := self._token_of(headers.get("cookie", "")):
+            self._limit(self._requests, token)
         if method == "POST" and path == "/begin":
             self._limit(self._begins, address)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from alberti.device import choose_device
 from alberti.errors import DataError
 from alberti.files import atomic_file, write_json
 from alberti.images import read_image
@@ -47,11 +48,10 @@ def open_judge(name: str, *, processor: str | None = None, device: str | None = 
     Raises:
         DataError: nothing that transformers loads, or a model of another kind.
     """
-    import torch
     from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = str(choose_device(device))
     try:
         config = AutoConfig.from_pretrained(name)
         prepared = AutoProcessor.from_pretrained(processor or name)
@@ -73,7 +73,10 @@ class ImageTextModel:
     def __init__(self, name: str, processor: Any, device: str):
         from transformers import AutoModel
 
+        from alberti.weights import own_weights
+
         model = AutoModel.from_pretrained(name)
+        own_weights(model)
         if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
             raise DataError(
                 f"{name}: a {type(model).__name__} scores no picture against a text; expected a model like CLIP, SigLIP or "
@@ -99,7 +102,10 @@ class QuestionModel:
     def __init__(self, name: str, processor: Any, device: str):
         from transformers import AutoModelForImageTextToText
 
+        from alberti.weights import own_weights
+
         model: Any = AutoModelForImageTextToText.from_pretrained(name)
+        own_weights(model)
         self._processor, self._device, self._model = processor, device, model.to(device).eval()
         self._yes, self._no = (self._first_tokens(word) for word in ("yes", "no"))
         if not self._yes or not self._no or set(self._yes) & set(self._no):

@@ -1,12 +1,14 @@
 """Running the server: one process, which a signal ends between two answers."""
 
 import socket
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from alberti.errors import ConfigError
 from alberti.study.guard import Limits
 from alberti.study.server import create_app
+from alberti.study.texts import FOLDER, is_unedited
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -44,6 +46,9 @@ def serve(
         h11_max_incomplete_event_size=16 * 1024,
         ws="none",
     )
+    if is_unedited(folder):
+        where = folder / FOLDER / "consent.md"
+        print(f"note: {where} does not say yet who runs the study; edit it before people take part", file=sys.stderr)
     print(f"{shown}  ({folder}; Ctrl-C ends)", flush=True)
     uvicorn.Server(config).run(sockets=[listening])
 

@@ -5,6 +5,7 @@ this package, and the pictures of the rater's own next two pairs, by pair and si
 """
 
 import json
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -259,8 +260,6 @@ def _take(server: _Server, request: Request, given: GivenAnswer) -> dict[str, An
 
 
 def _check_time(rater: Rater, ms: float) -> None:
-    import time
-
     if ms > (time.time() - rater.last_seen) * 1000 + _CLOCK_SLACK_MS:
         raise HTTPException(422, "ms: longer than the time since the answer before")
 

@@ -1,6 +1,5 @@
 """A study as a folder of files for any web host: the same page and script, answers kept in the rater's browser."""
 
-import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -77,8 +76,3 @@ def _origin(post: str | None) -> str | None:
     if parts.scheme != "https" or not parts.netloc or any(mark in parts.netloc for mark in " ;,'\""):
         raise ConfigError(f"--post {post}: expected an https address")
     return f"https://{parts.netloc}"
-
-
-def read_page_answers(path: Path) -> Any:
-    """The JSON value of a file that an exported page saved or posted."""
-    return json.loads(path.read_text(encoding="utf-8"))

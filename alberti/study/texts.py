@@ -19,8 +19,10 @@ You will see pairs of pictures and say which of the two you prefer in one respec
   knows you, which is used for paying you and for nothing else. No names, no cookies but one that remembers where you were.
 - There are no known risks.
 
-*Before the study starts, put here: who runs it, whom to write to, which ethics board approved it, how long answers are kept.*
+*{placeholder}: who runs it, whom to write to, which ethics board approved it, how long answers are kept.*
 """
+PLACEHOLDER = "Before the study starts, put here"
+"""What a consent text that nobody has edited still says."""
 INSTRUCTIONS = """\
 # How it works
 
@@ -73,7 +75,7 @@ _SECONDS_A_PAIR = 4
 def write_texts(folder: Path, trials: int) -> None:
     """Write the default texts into a study folder."""
     minutes = max(2, round(trials * _SECONDS_A_PAIR / 60) + 1)
-    for name, text in zip(PAGES, (CONSENT.format(minutes=minutes), INSTRUCTIONS, THANKS), strict=True):
+    for name, text in zip(PAGES, (CONSENT.format(minutes=minutes, placeholder=PLACEHOLDER), INSTRUCTIONS, THANKS), strict=True):
         write_text(folder / FOLDER / f"{name}.md", text)
     write_json(folder / FOLDER / "interface.json", INTERFACE)
 
@@ -96,6 +98,11 @@ def read_texts(folder: Path) -> dict[str, Any]:
             f"{path}: expected an object of texts with names out of {', '.join(INTERFACE)}; got {unknown or labels}"
         )
     return {**texts, "interface": {**INTERFACE, **labels}}
+
+
+def is_unedited(folder: Path) -> bool:
+    """Whether the consent text still asks to be completed."""
+    return PLACEHOLDER in _read(folder / FOLDER / "consent.md")
 
 
 def _read(path: Path) -> str:

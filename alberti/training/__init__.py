@@ -3,14 +3,21 @@
 Names are imported when first used: the loop needs torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alberti.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from alberti.training.log import logged_to
-    from alberti.training.loop import LossFunction, NonFiniteLossError, TrainResult, discard_checkpoints, train_loop
-    from alberti.training.schedule import Batch, global_batch, lr_at
-    from alberti.training.settings import Optimisation
+    from alberti.training.log import logged_to as logged_to
+    from alberti.training.loop import LossFunction as LossFunction
+    from alberti.training.loop import NonFiniteLossError as NonFiniteLossError
+    from alberti.training.loop import TrainResult as TrainResult
+    from alberti.training.loop import discard_checkpoints as discard_checkpoints
+    from alberti.training.loop import train_loop as train_loop
+    from alberti.training.schedule import Batch as Batch
+    from alberti.training.schedule import global_batch as global_batch
+    from alberti.training.schedule import lr_at as lr_at
+    from alberti.training.settings import Optimisation as Optimisation
 
 _HOMES = {
     "log": ("logged_to",),
@@ -18,23 +25,4 @@ _HOMES = {
     "schedule": ("Batch", "global_batch", "lr_at"),
     "settings": ("Optimisation",),
 }
-
-__all__ = [
-    "Batch",
-    "LossFunction",
-    "NonFiniteLossError",
-    "Optimisation",
-    "TrainResult",
-    "discard_checkpoints",
-    "global_batch",
-    "logged_to",
-    "lr_at",
-    "train_loop",
-]
-
-
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"alberti.training.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __all__ = lazy_names(__name__, _HOMES)

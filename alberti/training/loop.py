@@ -26,7 +26,7 @@ from alberti.training.averages import ExponentialMovingAverage, LoggedAverages
 from alberti.training.log import current_log
 from alberti.training.schedule import Batch, global_batch, lr_at, share_of
 from alberti.training.settings import Optimisation
-from alberti.training.step_graph import StepGraph
+from alberti.training.step_graph import StepGraph, convolution_search
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,7 +91,7 @@ def train_loop(
     tell = _teller(description, run)
     tell()
     shown = Progress(description, config.steps, "steps", initial=start) if run.is_main else None
-    with shown or nullcontext():
+    with shown or nullcontext(), convolution_search(True):
         for step in range(start, config.steps):
             run.step(step)
             tell()
@@ -124,8 +124,6 @@ class _Run:
         self.loss_fn, self.num_samples, self.config = loss_fn, num_samples, config
         self.store, self.accelerator, self.is_main = store, accelerator, accelerator.is_main_process
         self.lags = accelerator.device.type == "cuda"
-        # Shapes stay the same for a whole training: trying out the ways to convolve pays.
-        torch.backends.cudnn.benchmark = True
         self.model = model.to(accelerator.device).train()
         self.trainable = [value for value in model.parameters() if value.requires_grad]
         self.captures = self.lags and config.cuda_graph and self.parts == 1

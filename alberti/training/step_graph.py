@@ -48,10 +48,12 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def no_search() -> Iterator[None]:
-    """Without cuDNN's search for the fastest convolution: it pays for a training's one shape and costs seconds for others."""
+def convolution_search(wanted: bool) -> Iterator[None]:
+    """With or without cuDNN's search for the fastest convolution: it pays for a training's one shape and costs seconds for
+    others. Afterwards it is as it was.
+    """
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = wanted
     try:
         yield
     finally:

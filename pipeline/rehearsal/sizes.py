@@ -65,7 +65,7 @@ PAPER = Size(
     },
 )
 
-_SMALL = {"batch_size": 2, "precision": "no"}
+_SMALL = {"batch_size": 2, "precision": "'no'"}
 TINY = Size(
     name="tiny",
     holicity=(64, 64),
@@ -103,9 +103,9 @@ TINY = Size(
     },
     changes={
         "annotate": {"workers": 1},
-        "finetune": {"training": {"batch_size": 4, "accumulate": 2, "precision": "no"}},
+        "finetune": {"training": {"batch_size": 4, "accumulate": 2, "precision": "'no'"}},
         "arms": {"constrained": {"num_lines": 50, "compile_decoder": False}},
-        "generate": {"batch_size": 2, "precision": "no"},
+        "generate": {"batch_size": 2, "precision": "'no'"},
         "base_depth": {"dpt": {"size": "tiny"}, "pixelformer": {"size": "tiny"}},
         "finetune_depth": {
             "train": {

@@ -131,6 +131,13 @@ def _points(params: Params, role: str, kind: str) -> str:
     return _at.annotations(role) if kind == "detected" else _at.data(role)
 
 
+def _points_of_pictures(params: Params, name: str) -> str:
+    """Where guidance finds its points: annotated ones are a dependency of their own."""
+    section = params.sampling(name)
+    detected = section.vanishing_guidance is not None and section.vanishing_points == "detected"
+    return _at.annotations("condition") if detected else _at.data("condition")
+
+
 def _finetune(params: Params) -> Iterator[tuple[str, Instance]]:
     for arm, settings in params.arms.items():
         for seed in seeds_of_arm(params, arm):
@@ -154,7 +161,8 @@ def _generate(params: Params) -> Iterator[tuple[str, Instance]]:
         for seed in seeds_of_pictures(params, name):
             folder = _at.base if weights == BASE_ARM else _at.finetuned(weights, _its(seed, seeds_of_arm(params, weights)))
             yield instance_name(name, seed=seed), {
-                "arm": name, "seed": seed, "sampling": sampling, "weights": folder, "out": _at.generated(name, seed)
+                "arm": name, "seed": seed, "sampling": sampling, "points": _points_of_pictures(params, name),
+                "weights": folder, "out": _at.generated(name, seed),
             }  # fmt: skip
 
 

@@ -79,11 +79,6 @@ class Layout:
     def report(self) -> Path:
         return self.root / "report"
 
-    @property
-    def study(self) -> Path:
-        """Answers of people, where some were put into the run's folder."""
-        return self.root / "study"
-
     def checkpoints(self, *names: str) -> Path:
         """Unfinished work, outside of DVC's outs, so that what was interrupted goes on."""
         return self.root.joinpath("checkpoints", *names)

@@ -89,12 +89,16 @@ class ArmParams(FinetuneConfig):
 class GenerateParams(SampleConfig):
     """Section `generate`: how pictures are sampled."""
 
+    vanishing_points: Literal["dataset", "detected", "depth"] = "dataset"
+    """Which points guidance turns edges to: the data set's, those that stage `annotate` found in its pictures (role
+    `condition`), or those of the planes in its depth maps."""
+
     seed: int | None = None  # type: ignore[assignment]
     """null: each of `seeds`."""
 
     def library_config(self, seed: int) -> SampleConfig:
         """What the library takes, for one seed."""
-        return SampleConfig.model_validate({**self.model_dump(), "seed": seed})
+        return SampleConfig.model_validate({**self.model_dump(exclude={"vanishing_points"}), "seed": seed})
 
 
 class VariantParams(Section):
@@ -188,6 +192,9 @@ class TestSetParams(Section):
     """Model -> alignments of its predictions with the ground truth; the first is the headline."""
     size: tuple[int, int] | None = None
     """Height and width that pictures are brought to before a model sees them; null: as they are."""
+    scenes: str = "auto"
+    """Which frames show one scene, so that intervals resample them together: "auto", "frame", or a CSV file with columns `id`
+    and `scene` (`alberti.metrics.test_sets`)."""
 
 
 class EvaluateDepthParams(Section):

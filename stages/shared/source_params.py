@@ -19,6 +19,10 @@ ROLES = ("train", "condition", "kitti", "test")
 """Roles that every run has; further ones are test sets."""
 TRAINING_ROLES = ("train", "condition")
 """Roles that are data-set folders. All others have KITTI's raw layout and split lists as well."""
+KITTI_ROLE = "kitti"
+"""KITTI's training and validation splits."""
+TEST_SOURCES = ("kitti", "kitti_objects", "diode")
+"""What only test sets, and the role `kitti`, are read from."""
 _FILES = {"holicity": ("captions", "vanishing_points")}
 
 
@@ -67,7 +71,7 @@ class NativeSource(Section):
 class SourceParams(Section):
     """Where one role's data come from: rendered here (`scenes`), read where they lie (`root`), or several such (`sources`)."""
 
-    source: Literal["scenes", "kitti", "folder", "holicity", "vkitti2", "synthia_al", "several"]
+    source: Literal["scenes", "kitti", "kitti_objects", "diode", "folder", "holicity", "vkitti2", "synthia_al", "several"]
     root: str | None = None
     limit: int | None = Field(default=None, gt=0)
     """At most so many frames, spread evenly; null: all. Not for `scenes`, which have a count."""
@@ -93,9 +97,9 @@ class SourceParams(Section):
             raise ValueError("fit: needed with several sources: one data set of theirs has one size and one depth format")
         if self.source in ("scenes", "kitti") and self.fit is not None:
             raise ValueError(f"fit: not for source {self.source!r}; scenes have width and height, KITTI is read as it is")
-        if self.source == "kitti":
+        if self.source in TEST_SOURCES:
             _check_lists(self.options)
-        elif self.annotated_only:
+        if self.annotated_only and self.source != "kitti":
             raise ValueError(f"annotated_only: only for source 'kitti', not {self.source!r}")
         return self
 
@@ -103,13 +107,13 @@ class SourceParams(Section):
         """The data sets that make this one; empty for `scenes` and `kitti`."""
         if self.source == "several":
             return self.sources
-        if self.source in ("scenes", "kitti"):
+        if self.source in ("scenes", *TEST_SOURCES):
             return []
         return [NativeSource.model_validate({name: getattr(self, name) for name in ("source", "root", "limit", "options")})]
 
     def files(self, layout: Layout) -> dict[str, Path]:
         """Files that the options name, by option: lists of frames, captions."""
-        if self.source == "kitti":
+        if self.source in TEST_SOURCES:
             return {split: layout.named(path) for split, path in self.options.items()}
         natives = self.natives()
         places = [f"{number}." if len(natives) > 1 else "" for number in range(len(natives))]
@@ -128,7 +132,7 @@ class SourceParams(Section):
 
     def roots(self, layout: Layout) -> list[Path]:
         """Where the user's data lie; empty for `scenes`."""
-        if self.source == "kitti":
+        if self.source in TEST_SOURCES:
             return [layout.named(self.root or "")]
         return [layout.named(native.root) for native in self.natives()]
 

@@ -7,10 +7,11 @@ import torch
 from diffusion.toy import SIZE, base_config, write_toy
 
 from alberti.data.scenes import SceneConfig
-from alberti.diffusion.base import DepthDiffusion, train_base
+from alberti.diffusion.base import DepthDiffusion, UNetTrainer, _EncodedOnce, _UNetLoss, train_base
 from alberti.diffusion.image_losses import gradient_difference
 from alberti.diffusion.sources import DatasetSource, SceneSource
 from alberti.errors import ConfigError, DataError
+from alberti.training.schedule import Batch
 from alberti.training.settings import Optimisation
 
 CPU = torch.device("cpu")
@@ -64,6 +65,43 @@ def test_it_trains_on_rendered_streets(tmp_path):
     metrics = train_base(source, tmp_path / "model", config, checkpoints=None, device="cpu")
     assert metrics["vae"]["psnr"] > 0
     assert DepthDiffusion.load(tmp_path / "model").tokenizer.tokenize("facades") == ["facades</w>"]
+
+
+def test_it_goes_on_from_a_base_at_two_sizes(trained, toy, tmp_path):
+    config = SceneConfig("mixed", 2 * SIZE, SIZE, 1, "driving")
+    wide = SceneSource(3, seed=0, config=config, fresh=False)
+    unet = Optimisation(steps=2, batch_size=4, lr=1e-3)
+    made = train_base(
+        toy, tmp_path / "model", base_config(unet=unet), checkpoints=None, device="cpu", others=[wide], start=trained[0]
+    )
+    before, after = DepthDiffusion.load(trained[0]), DepthDiffusion.load(tmp_path / "model")
+    assert made["history"]["vae"] == []
+    assert made["scaling_factor"] == before.vae.config.scaling_factor
+    for key, value in before.vae.state_dict().items():
+        assert torch.equal(value, after.vae.state_dict()[key])
+    assert any(not torch.equal(value, after.unet.state_dict()[key]) for key, value in before.unet.state_dict().items())
+    with pytest.raises(ConfigError, match="a multiple of the 2 sources"):
+        odd = base_config(unet=Optimisation(steps=1, batch_size=3, lr=1e-3))
+        train_base(toy, tmp_path / "odd", odd, checkpoints=None, device="cpu", others=[wide], start=trained[0])
+
+
+def test_a_source_gives_its_share_of_a_batch_and_comes_round_more_often(trained, toy):
+    wide = SceneSource(3, seed=0, config=SceneConfig("mixed", 2 * SIZE, SIZE, 1, "kitti"), fresh=False)
+    model = DepthDiffusion.load(trained[0])
+    config = base_config(unet=Optimisation(steps=1, batch_size=4, lr=1e-3))
+    encoded = [_EncodedOnce(DatasetSource(toy), model, config), _EncodedOnce(wide, model, config)]
+    loss = _UNetLoss(encoded, config, model)
+    batch = Batch([0, 1, 4, 5], [0, 0, 2, 2], 0)
+    rounds = -(-len(toy) // 3)
+    assert loss._share(batch, 0, len(toy)) == Batch([0, 1], [0, 0], 0)
+    assert loss._share(batch, 1, 3) == Batch([1, 2], [2 * rounds + 1, 2 * rounds + 1], 0)
+    inputs = loss.prepare(batch, CPU)
+    assert inputs["mean/1"].shape[-1] == 2 * inputs["mean/0"].shape[-1]
+    losses, values = loss.compute(UNetTrainer(model), inputs)
+    assert losses.shape == values["mse"].shape == (4,)
+    alone = _UNetLoss(encoded[:1], config, model)
+    first, _ = alone.compute(UNetTrainer(model), alone.prepare(Batch([0, 1], [0, 0], 0), CPU))
+    torch.testing.assert_close(losses[:2], first)
 
 
 def test_another_picture_size_is_refused(toy, tmp_path):

@@ -32,7 +32,7 @@ def test_all_figures_are_written_and_the_first_pictures_are_bare(inputs: ReportI
     summary = summarise(inputs)
     condition = Dataset.open(workspace / "data" / "condition")
     sets = {"depth": condition, "render": condition} | {arm: inputs.generated[arm] for arm in arms_to_draw(summary)}
-    paths = write_figures(summary, sets, tmp_path, scenes=2)
+    paths = write_figures(summary, sets, tmp_path, scenes=1)
     assert [path.name for path in paths] == ["arms.png", "pictures.jpg", "lines.jpg", "vanishing_lines.jpg", "profiles.png"]
     images = [cv2.imread(str(path)) for path in paths]
     assert all(image is not None and image.std() > 5 for image in images)

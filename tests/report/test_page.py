@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from alberti.errors import DataError
 from alberti.files import write_json
@@ -75,7 +76,7 @@ def test_page_stands_alone(page: str) -> None:
     outside = [address for address in parsed.addresses if not address.startswith(("data:image/", "#"))]
     assert outside == []
     assert not re.search(r"@import|url\((?!#)|fetch\(", page)
-    assert sum(address.startswith("data:image/") for address in parsed.addresses) == 3 * (2 + 4)
+    assert sum(address.startswith("data:image/") for address in parsed.addresses) == 3 * (3 + 4)
     assert not parsed.open, "every element is closed"
 
 
@@ -104,7 +105,7 @@ def test_real_test_sets_come_first_and_rendered_ones_are_called_so(page: str) ->
     assert text.index("Depth on real frames: kitti") < text.index("Depth on rendered frames: test")
     assert "kitti: 12 real frames of 5 scenes, protocol eigen_garg, ground truth lidar_forward, alignment median" in text
     assert "test: 40 rendered frames" in text
-    assert "The data of train, condition are streets rendered by alberti itself" in text
+    assert "The data of train and condition are streets rendered by alberti itself" in text
     assert "12 images; published numbers of eigen_garg have 697" in text
 
 
@@ -122,7 +123,7 @@ def test_better_and_worse_are_words_with_a_key(page: str) -> None:
 
 def test_metrics_and_arms_are_explained(page: str) -> None:
     for metric in (METRICS["consistency_2"], METRICS["abs_rel"]):
-        assert f'<div id="metric-{metric.key}"><dt>{metric.label}</dt><dd>{metric.meaning}' in page
+        assert f'<div id="metric-{metric.key}"><dt>{escape(metric.label)}</dt><dd>{escape(metric.meaning)}' in page
         assert f'aria-describedby="metric-{metric.key}"' in page
     assert "Fine-tuned with the published perspective loss; compared with “unconstrained”." in page
     assert ", lower is better</span>" in page, "an arrow says nothing to a screen reader"
@@ -153,7 +154,7 @@ def test_same_inputs_same_bytes(inputs: ReportInputs, page: str, tmp_path: Path)
 
 def test_text_from_outside_is_escaped(inputs: ReportInputs, tmp_path: Path) -> None:
     arms = {**inputs.arms, "base": replace(inputs.arms["base"], note="<b>&")}
-    evil = replace(inputs, params="<script>alert(1)</script>", arms=arms, facts={"profile": "<i>"})
+    evil = replace(inputs, params="<script>alert(1)</script>", arms=arms, facts={"profile": "<i>"}, pictures=1, curves={})
     text = build_report(evil, tmp_path / "index.html").read_text()
     assert "<script>alert(1)" not in text
     assert "&lt;b&gt;&amp;" in text
@@ -203,7 +204,7 @@ def test_gallery_colours_lines_by_vanishing_point(inputs: ReportInputs) -> None:
     ids = choose_samples(inputs)
     assert ids == ["000000", "000002", "000004"]
     scene = build_gallery(inputs, ids[:1])[0]
-    assert [picture.label for picture in scene.pictures] == ["depth", "reference", *inputs.generated]
+    assert [picture.label for picture in scene.pictures] == ["depth", "reference", "reconstruction", *inputs.generated]
     reference = scene.pictures[1]
     assert all(name != "vp-none" for name, _ in reference.lines), "a straight drawing's lines all meet a point"
     assert inputs.condition is not None

@@ -14,6 +14,9 @@ from alberti.report.markdown import markdown
 from alberti.report.summary import aligned, headlines, plot_rows, summarise
 from alberti.report.tables import depth_table, picture_table
 from alberti.report.verdict import caveats, verdict
+from alberti.study.analysis import Design, analyse, answer_table
+from alberti.study.answers import Answer
+from alberti.study.design import Rules
 
 SEEDS, COUNT = (0, 1, 2), 200
 HARD = np.random.default_rng(0).normal(0, 0.12, COUNT)
@@ -325,3 +328,30 @@ def test_markdown_has_every_arm_and_difference(summary: dict) -> None:
     assert text.index("**Straighter?**") < text.index("| pictures |")
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert all(len({line.count("|") for line in lines}) == 1 for lines in tables)
+
+
+def people(share: float) -> dict[str, Any]:
+    """Results of a human trial in which ``constrained``, on either side, was preferred in about this share of the answers."""
+    rng = np.random.default_rng(6)
+    fields: dict[str, Any] = {"study": "s", "design": "d", "source": "server", "block": "realism", "ms": 1500.0, "kind": "main"}
+    answers = []
+    for rater in range(12):
+        for trial in range(20):
+            left, right = rng.permutation(["constrained", "unconstrained"])
+            wanted = "constrained" if rng.random() < share else "unconstrained"
+            chosen = "left" if left == wanted else "right"
+            picture = f"p{trial}"
+            pair = {"left": str(left), "right": str(right), "chosen": chosen, "picture": picture, "scene": picture}
+            answers.append(Answer(rater=f"r{rater}", trial=trial, **pair, **fields))
+    pairs = (("unconstrained", "constrained"),)
+    design = Design("s", "t", ("unconstrained", "constrained"), pairs, {"realism": "Which is more real?"}, Rules(), None)
+    return analyse(answer_table(answers), design)
+
+
+@pytest.mark.parametrize(("share", "short"), [(0.8, "Yes"), (0.2, "No, worse"), (0.5, "Not shown")])
+def test_what_people_say_comes_before_distances(share: float, short: str) -> None:
+    line = summarise(inputs(study=people(share), depth={}))["verdict"][1]
+    assert line["short"] == short
+    assert "of answers" in line["answer"]
+    assert line["answer"].index("people") < line["answer"].index("Fréchet"), "both are said, people first"
+    assert line["answer"].count(".") > 1

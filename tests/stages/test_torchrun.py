@@ -80,15 +80,16 @@ from alberti import processes
 from alberti.data.manifest import Dataset
 from alberti.depth.config import Augmentation, DepthTrainConfig
 from alberti.depth.models import DepthModel
-from alberti.depth.train import _digest, train_depth
+from alberti.depth.train import train_depth
 from alberti.training.settings import Optimisation
+from alberti.weights import weights_hash
 
 processes.join()
 data = Dataset.open("data/train")
 training = Optimisation(steps=4, batch_size=2, lr=3e-2, seed=1)  # so fast that the last weights are not the best
 config = DepthTrainConfig(training=training, augmentation=Augmentation(crop=(64, 64)), validate_every=1, validation_images=2)
 result = train_depth(DepthModel.load("models/depth/pixelformer/original/all"), data, config, validation=data)
-Path(f"digest-{processes.rank()}").write_text(_digest(result.model))
+Path(f"digest-{processes.rank()}").write_text(weights_hash(result.model))
 Path(f"best-{processes.rank()}").write_text(str(result.best_step))
 processes.leave()
 """

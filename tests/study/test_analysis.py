@@ -1,13 +1,17 @@
 """From answers to results: figures that can be counted by hand, and files that hold them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from project_tools import environment
 
-from alberti.errors import DataError
+from alberti.errors import ConfigError, DataError
+from alberti.study import extra
 from alberti.study.analysis import Design, analyse, answer_table, most_split, pair_table, rater_table
 from alberti.study.answers import ANSWERS, Answer, collect, read_answers, write_answers
 from alberti.study.design import Rules, Study
@@ -179,6 +183,21 @@ def test_a_run_without_a_study_offers_one(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / ANSWERS).touch()
     assert read_run_study(tmp_path).results is None
+
+
+def test_a_run_without_answers_needs_no_packages_beyond_the_pipeline_s(tmp_path: Path) -> None:
+    code = (
+        "import sys; from alberti.study.run import read_run_study; read_run_study(sys.argv[1]).fragment();"
+        "print([name for name in ('scipy', 'fastapi', 'uvicorn', 'choix', 'torch') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout.strip() == "[]"
+
+
+def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra, "PACKAGES", ("scipy", "no_such_package"))
+    with pytest.raises(ConfigError, match=r"alberti study needs no_such_package; .*alberti\[study\]"):
+        extra.require_extra("alberti study")
 
 
 def test_a_run_s_study_with_answers_gives_metrics_and_a_fragment(answered: Path) -> None:

@@ -13,7 +13,7 @@ from alberti.images import read_image, write_image
 from alberti.study.bend import bend, displacement, resampled
 from alberti.study.create import Options, create_study, read_source, run_sources
 from alberti.study.design import BENT, STRAIGHT, Study
-from alberti.study.texts import read_texts
+from alberti.study.texts import is_unedited, read_texts
 
 SMALL = Options(per_comparison=2, catch=1, repeats=1, practice=1)
 
@@ -67,6 +67,7 @@ def test_a_study_holds_every_arm_s_pictures_under_names_that_tell_nothing(arms: 
     assert {"straight", "bent"} <= set(order)
     text = (tmp_path / "study" / "texts" / "consent.md").read_text()
     assert "minutes" in text
+    assert is_unedited(tmp_path / "study")
     assert "<h1>" in read_texts(tmp_path / "study")["consent"]
 
 
@@ -176,6 +177,7 @@ def test_a_damaged_study_is_said(folder: Path, change: dict[str, object], match:
 def test_texts_can_be_translated_and_bring_no_html(folder: Path) -> None:
     (folder / "texts" / "interface.json").write_text(json.dumps({"begin": "Anfangen"}))
     (folder / "texts" / "consent.md").write_text("# Einwilligung\n\n<script>alert(1)</script> **wichtig**")
+    assert not is_unedited(folder)
     texts = read_texts(folder)
     assert texts["interface"]["begin"] == "Anfangen"
     assert texts["interface"]["agree"].startswith("I have read")

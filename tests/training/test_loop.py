@@ -213,3 +213,12 @@ def test_two_processes_give_the_curve_of_one(tmp_path):
         assert one == pytest.approx(two, rel=1e-4)
     for one, two in zip(weights_one, weights_two, strict=True):
         torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-4, atol=1e-5)
+
+
+def test_the_process_is_left_as_it_was():
+    before = torch.backends.cudnn.benchmark
+    seen = []
+    _train(None, loss=lambda model, batch: (seen.append(torch.backends.cudnn.benchmark), _loss(model, batch))[1])
+    assert seen
+    assert all(seen)
+    assert torch.backends.cudnn.benchmark == before

@@ -75,6 +75,20 @@ def read_calibration(folder: str | Path) -> Calibration:
     return Calibration((width, height), projections, rect, velo_to_cam)
 
 
+def read_object_calibration(path: str | Path, size: tuple[int, int]) -> Calibration:
+    """The calibration file of a frame of KITTI's object benchmark; ``size`` (width, height) is the picture's.
+
+    Raises:
+        DataError: as :func:`read_calibration`.
+    """
+    entries = _read_file(Path(path))
+    rect, velo_to_cam = np.eye(4), np.eye(4)
+    rect[:3, :3] = _values(entries, "R0_rect", (3, 3))
+    velo_to_cam[:3] = _values(entries, "Tr_velo_to_cam", (3, 4))
+    projections = {camera: _values(entries, f"P{camera}", (3, 4)) for camera in (2, 3)}
+    return Calibration(size, projections, rect, velo_to_cam)
+
+
 class _Entries(dict[str, str]):
     path: Path
 

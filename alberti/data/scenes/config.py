@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from alberti.data.scenes.styles import STYLES
 from alberti.errors import ConfigError
 
-CAMERAS = ("street", "kitti", "mixed")
+CAMERAS = ("street", "kitti", "mixed", "driving")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class SceneConfig:
 
     ``style`` is one of STYLES or "mixed", which draws one of the training styles for each scene. ``camera`` "street"
     varies in place, direction and field of view; "kitti" is KITTI's left colour camera, scaled to the image's size;
-    "mixed" draws for each scene a street's camera or, as often, one where KITTI's is, with square pixels and any focal length.
+    "mixed" draws for each scene a street's camera or, as often, one where KITTI's is, with square pixels and any focal length;
+    "driving" is a car's camera like KITTI's, whose height, direction, focal length and horizon differ from car to car.
     Each pixel averages ``supersample`` squared samples. Beyond ``max_depth`` metres everything is sky, with depth 0.
     """
 

@@ -99,7 +99,7 @@ def _light(scenes: Scenes, hits: Hits, albedo: list[Tensor], emitted: list[Tenso
     return radiance
 
 
-def _picture(scenes: Scenes, config: SceneConfig) -> Tensor:
+def paint(scenes: Scenes, config: SceneConfig) -> Tensor:
     """(B, 3, H, W) uint8: radiance averaged over each pixel's samples, encoded with gamma 2."""
     bands = []
     for grid in Grid(config.width, config.height, config.supersample).bands(scenes.view.eye.device):
@@ -140,7 +140,7 @@ def render_batch(
         parts = [scenes.part(first, first + step) for first in range(0, len(scenes), step)]
         seen = Visible.join([look(part, config) for part in parts])
         if with_images:
-            image = torch.cat([_picture(part, config) for part in parts])
+            image = torch.cat([paint(part, config) for part in parts])
         else:
             image = torch.zeros(len(scenes), 3, config.height, config.width, dtype=torch.uint8, device=device)
         return {

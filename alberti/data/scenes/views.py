@@ -44,10 +44,13 @@ class Light:
 
 
 def draw_view(draws: Draws, plan: Plan, camera: str, width: int, height: int) -> View:
-    """A pedestrian's or a window's view for ``street``; KITTI's colour camera on a car for ``kitti``; either for ``mixed``."""
+    """A pedestrian's or a window's view for ``street``; KITTI's colour camera on a car for ``kitti``; either for ``mixed``;
+    other cars' cameras for ``driving``."""
     draw = draws.take(10)
     if camera == "kitti":
         return _kitti_view(draw, plan, width, height)
+    if camera == "driving":
+        return _driving_view(draw, draws.take(4), plan, width, height)
     street = _street_view(draw, plan, width, height)
     if camera == "street":
         return street
@@ -97,6 +100,19 @@ def _car_view(draw: Tensor, plan: Plan, intrinsics: Tensor) -> View:
     x = plan.road * (0.35 + 0.2 * draw[:, 8])
     level = KITTI_HEIGHT + 0.04 * (draw[:, 7] - 0.5)
     return View(torch.stack([x, level, torch.zeros_like(x)], dim=1), _axes(yaw, pitch, roll), intrinsics)
+
+
+def _driving_view(draw: Tensor, more: Tensor, plan: Plan, width: int, height: int) -> View:
+    """KITTI's camera with another focal length (0.7 to 1.5 of its), horizon, height, pitch and direction for each car."""
+    car = _kitti_view(draw, plan, width, height)
+    intrinsics = car.intrinsics.clone()
+    intrinsics[:, 0:2] *= 0.7 * (1.5 / 0.7) ** more[:, 0:1]
+    intrinsics[:, 3] += 0.2 * height * (more[:, 1] - 0.5)
+    eye = car.eye.clone()
+    eye[:, 1] += 0.8 * (draw[:, 9] - 0.5)
+    # Half of the cars look along the road, the others wherever they turn.
+    yaw = torch.where(more[:, 3] < 0.5, 0.12, 0.9) * (draw[:, 1] - 0.5)
+    return View(eye, _axes(yaw, 0.12 * (more[:, 2] - 0.5), 0.06 * (draw[:, 4] - 0.5)), intrinsics)
 
 
 def _axes(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:

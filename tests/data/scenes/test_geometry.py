@@ -177,3 +177,18 @@ def test_camera_stands_clear_of_everything(style: str, camera: str):
     solid = torch.where(seen.depth > 0, seen.depth, torch.inf)
     assert solid.flatten(1).amin(1).min() > 0.1
     assert (seen.depth.flatten(1).median(1).values > 1.0).float().mean() > 0.6
+
+
+def test_other_cars_cameras_differ_as_the_settings_say():
+    config = SceneConfig(width=320, height=96, camera="driving")
+    scenes = build([f"car-{index}" for index in range(200)], 0, config, torch.device("cpu"))
+    kitti = build(["car-0"], 0, SceneConfig(width=320, height=96, camera="kitti"), torch.device("cpu")).view
+    focal = scenes.view.intrinsics[:, :2] / kitti.intrinsics[0, :2]
+    torch.testing.assert_close(focal[:, 0], focal[:, 1])
+    assert 0.7 <= focal.min() < 0.8
+    assert 1.35 < focal.max() <= 1.5
+    height = scenes.view.eye[:, 1]
+    assert 1.2 < height.min() < 1.4
+    assert 1.9 < height.max() < 2.1
+    assert scenes.view.intrinsics[:, 3].std() > 3
+    assert (scenes.view.axes @ scenes.view.axes.mT - torch.eye(3)).abs().max() < 1e-5

@@ -1,0 +1,82 @@
+"""``alberti score-depth``: score a depth model on a folder of frames with ground truth."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alberti.device import choose_device
+from alberti.errors import ConfigError
+
+_BATCH = 16
+_DEFAULTS = {"kitti": "eigen_garg", "kitti_objects": "eigen_garg", "diode": "diode_outdoor", "folder": "metric_80"}
+_ALIGNMENTS = {"metric": "median", "inverse_relative": "affine_disparity"}
+
+
+def score_depth(
+    model: Annotated[Path, typer.Argument(help="Folder of a depth model, say pretrained/dpt.")],
+    root: Annotated[Path, typer.Argument(help="Where the frames lie.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write; a CSV with a row per frame goes beside it.")],
+    layout: Annotated[str, typer.Option(help="kitti (raw), kitti_objects, diode, or folder (pictures and depth/).")] = "kitti",
+    split: Annotated[Path | None, typer.Option(help="File that lists the frames; KITTI raw needs one.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Default: eigen_garg, diode_outdoor or metric_80.")] = None,
+    align: Annotated[
+        list[str] | None,
+        typer.Option(help="May stand several times; default: median, of relative models affine_disparity."),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that pictures are brought to first, say 320x96.")] = None,
+    depth_root: Annotated[Path | None, typer.Option(help="KITTI raw: annotated depth that lies elsewhere.")] = None,
+    scenes: Annotated[str, typer.Option(help="auto, frame, or a CSV with columns id and scene.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+) -> None:
+    """Run a depth model over frames with ground truth and score it: means with 95 % intervals, over scenes where frames share
+    one. Further alignments go to <out>.<alignment>.json.
+    """
+    if layout not in _DEFAULTS:
+        raise ConfigError(f"--layout: expected one of {', '.join(_DEFAULTS)}, got {layout!r}")
+    if out.suffix != ".json":
+        raise ConfigError(f"--out: expected a name that ends in .json (the CSV goes beside it), got {out}")
+    width, height = _size(size)
+
+    from alberti.depth.models import DepthModel
+    from alberti.depth.predict import predict_batch
+    from alberti.metrics.test_frames import evaluate_test_set
+    from alberti.metrics.test_sets import TestSet
+    from alberti.parallel import core_count
+
+    network = DepthModel.load(model).to(choose_device(device))
+    test = TestSet(
+        layout=layout,  # type: ignore[arg-type]
+        root=str(root),
+        depth_root=None if depth_root is None else str(depth_root),
+        split=None if split is None else str(split),
+        protocol=protocol or _DEFAULTS[layout],
+        alignments={network.name: tuple(align or [_ALIGNMENTS[network.kind]])},
+        height=height,
+        width=width,
+        scenes=scenes,
+    )
+    batch = _BATCH if choose_device(device).type == "cuda" else 1
+    evaluations = evaluate_test_set(
+        test, partial(predict_batch, network), network.name, batch_size=batch, workers=core_count(), description=model.name
+    )
+    for place, (alignment, evaluation) in enumerate(evaluations.items()):
+        path = out if place == 0 else out.with_suffix(f".{alignment}.json")
+        evaluation.write(path)
+        summary = evaluation.summary
+        print(f"{summary['protocol']}, {alignment}, n = {summary['n']} of {summary['scenes']} scenes: {path}")
+        for name in ("abs_rel", "sq_rel", "rmse", "d1"):
+            low, high = summary["intervals"][name]
+            print(f"  {name:8s} {summary[name]:.4f}  ({low:.4f} to {high:.4f})")
+        for note in summary["notes"]:
+            print(f"  note: {note}")
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) > 0 and int(height) > 0):
+        raise ConfigError(f"--size: expected WIDTHxHEIGHT in pixels, say 320x96, got {text!r}")
+    return int(width), int(height)
