@@ -244,7 +244,7 @@ def prepare(model: DepthDiffusion, config: SampleConfig, device: str | torch.dev
 
 def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
     """Batches of samples of one size, along the data set's order, whatever the number of processes."""
-    dataset.require_metric_depth()
+    dataset.require_depth()
     by_size: dict[tuple[int, int], list[Sample]] = {}
     for sample in dataset:
         by_size.setdefault((sample.width, sample.height), []).append(sample)
@@ -254,9 +254,10 @@ def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
 def _sample_batch(
     model: DepthDiffusion, dataset: Dataset, batch: list[Sample], config: SampleConfig, decoder: nn.Module | None
 ) -> Tensor:
-    depths = [dataset.read_depth(sample) for sample in batch]
+    depths = [dataset.read_condition(sample) for sample in batch]
     captions = [sample.caption or "" for sample in batch]
-    cameras = [dataset.camera(sample) for sample in batch]
+    # other kinds of depth say nothing of which way surfaces face
+    cameras = [dataset.camera(sample) if dataset.metric_depth else None for sample in batch]
     points = None
     if config.vanishing_guidance is not None:
         points = [_points(*each) for each in zip(batch, depths, cameras, strict=True)]
