@@ -52,6 +52,7 @@ class VanishingGuidance:
         balance: 0: stray edges are turned whichever way is nearest. 1: as many edges towards each of a surface's points.
         tolerance: degrees by which an edge that is half stray misses its vanishing point.
         surfaces: False: all edges are turned to all points, whatever ``depth`` says.
+        hold: price on how much edge a picture has, of which guidance alone draws more. 0: none.
         alpha_min, alpha_max: the window of denoising steps that are guided, by share of signal power: 0 is noise, 1 is clean.
         every: guide each n-th step only, n times as far.
         decoder: "full", the pipeline's VAE; or an AutoencoderTiny of the family, which costs much less.
@@ -74,6 +75,7 @@ class VanishingGuidance:
         balance: float = 0.5,
         tolerance: float = 8.0,
         surfaces: bool = True,
+        hold: float = 0.0,
         alpha_min: float = 0.25,
         alpha_max: float = 1.0,
         every: int = 1,
@@ -100,6 +102,7 @@ class VanishingGuidance:
             balance=balance,
             tolerance=tolerance,
             surfaces=surfaces,
+            hold=hold,
             alpha_min=alpha_min,
             alpha_max=alpha_max,
         )

@@ -1,6 +1,6 @@
 """How well any generator's pictures obey perspective: python examples/score_pictures.py [FOLDER]
 
-Of each picture: the share of its line length that points within 2 degrees at a vanishing point, 0 where none is found. The points
+Of each picture: the share of its line length within 2 degrees of a vanishing point, 0 where none is found. The points
 are the picture's own here; better give the scene's where they are known. Without a folder a street is rendered, and bent.
 """
 

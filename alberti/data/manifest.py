@@ -197,6 +197,28 @@ class Dataset:
             raise DataError(f"{path}: depth has NaN, infinite or negative values; 0 stands for no measurement")
         return self._check_size(path, depth, sample)
 
+    def read_condition(self, sample: Sample) -> np.ndarray:
+        """A depth map to condition pictures on, (H, W) float32, 0 = no measurement: metres, or of relative depth (known up to a
+        factor) and of inverse depth (up to a factor and an offset) what has the same inverse once that is scaled to its range.
+        """
+        depth = self.read_depth(sample)
+        if self.info.depth_kind != "inverse":
+            return depth
+        return np.where(depth > 0, 1 / np.maximum(depth, 1e-6 * max(float(depth.max()), 1e-30)), 0).astype(np.float32)
+
+    @property
+    def metric_depth(self) -> bool:
+        """Whether depth is in metres along the optical axis."""
+        return self.info.depth_kind == "z"
+
+    def require_depth(self) -> None:
+        """Raise DataError unless there is depth of some kind to condition pictures on."""
+        if self.info.depth_kind not in ("z", "relative", "inverse"):
+            raise DataError(
+                f"{self.folder}: depth of kind {self.info.depth_kind!r}; pictures are conditioned on metres ('z'), relative or "
+                "inverse depth"
+            )
+
     def require_metric_depth(self) -> None:
         """Raise DataError unless depth is in metres along the optical axis: another kind is never taken for it."""
         if self.info.depth_kind != "z":

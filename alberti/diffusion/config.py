@@ -251,6 +251,8 @@ class VanishingGuidance(_Frozen):
     """0: stray edges are turned whichever way is nearest, which is mostly upright. 1: each surface is to have as many edges
     towards each of its points.
     """
+    hold: float = Field(default=0.0, ge=0)
+    """Price on how much edge a picture has: guidance alone draws a third more line than the scene has. 0: none."""
     decoder: Literal["full", "tiny"] = "full"
     chunk: int = Field(default=8, gt=0)
     """Images that go through denoiser and decoder with gradients at once."""

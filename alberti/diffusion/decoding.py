@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from alberti.families.codecs import latent_affine
+from alberti.families.affine import latent_affine
 
 _FUSED_HEAD = 256
 """The widest attention head that fast fused kernels take."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alberti.data.manifest import Sample
 from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.config import VanishingGuidance
 from alberti.diffusion.decoding import FrozenDecoder
@@ -22,7 +23,7 @@ from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
 from alberti.families.steps import NoiseStep
 from alberti.geometry.presence import present
-from alberti.losses.orientation import grid_misfit
+from alberti.losses.orientation import edge_amount, grid_misfit
 
 Points = Sequence[Sequence[float]] | None
 
@@ -68,7 +69,9 @@ class VanishingEnergy:
         """(R,) of pictures (R, 3, H, W) in [0, 1]."""
         surfaces = None if self.surfaces is None else self.surfaces[part]
         config = self.config
-        return grid_misfit(images, self.points[part], tolerance=config.tolerance, balance=config.balance, surfaces=surfaces)
+        options = {"tolerance": config.tolerance, "balance": config.balance}
+        misfit = grid_misfit(images, self.points[part], surfaces=surfaces, **options)
+        return misfit + config.hold * edge_amount(images) if config.hold else misfit
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (R, C, h, w) to pictures (R, 3, H, W) in [0, 1], float32."""
@@ -160,10 +163,14 @@ def _stack_surfaces(surfaces: Sequence[np.ndarray | None], count: int) -> Tensor
     return torch.from_numpy(stacked)
 
 
-def require_points(points: Iterable[Points]) -> None:
-    """ConfigError unless some picture of all has vanishing points."""
-    if not any(found is not None and any(any(point) for point in found) for found in points):
-        raise ConfigError(
-            "vanishing_guidance: no picture has vanishing points to be guided by; generate from a data set whose manifest "
-            "has them (rendered, or annotated), or leave vanishing_guidance out"
-        )
+def require_points(samples: Iterable[Sample]) -> None:
+    """ConfigError unless some picture of all has vanishing points, or a camera to find them with in its depth map."""
+    for sample in samples:
+        if any(any(point) for point in sample.vanishing_points or []):
+            return
+        if sample.vanishing_points is None and sample.intrinsics is not None:
+            return
+    raise ConfigError(
+        "vanishing_guidance: no picture has vanishing points to be guided by, nor intrinsics to find them with in its depth "
+        "map; generate from a data set whose manifest has either, or leave vanishing_guidance out"
+    )

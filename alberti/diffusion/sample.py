@@ -24,6 +24,7 @@ from alberti.errors import ConfigError
 from alberti.families.steps import noise_step
 from alberti.files import sha256_file, sha256_json
 from alberti.geometry.camera import Camera
+from alberti.geometry.depth_points import vanishing_points_from_depth
 from alberti.geometry.surfaces import points_on_surfaces
 from alberti.images import write_image
 from alberti.progress import Progress
@@ -191,14 +192,15 @@ def generate(
         work: for unfinished pictures; should outlive an interruption. None: a hidden sibling of ``out``.
 
     Raises:
-        ConfigError: pictures of a size that the model cannot make; vanishing-point guidance and no vanishing points.
+        ConfigError: pictures of a size that the model cannot make; vanishing-point guidance, and neither vanishing points nor
+            cameras to find some with in the depth maps.
         DataError: a depth map is missing or damaged.
     """
     out = Path(out)
     work = Path(work) if work is not None else out.parent
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if config.vanishing_guidance is not None:
-        require_points(sample.vanishing_points for sample in dataset)
+        require_points(dataset)
     for width, height in {(sample.width, sample.height) for sample in dataset}:
         model.check_size(height, width)
     prepare(model, config, device)
@@ -245,7 +247,7 @@ def prepare(model: DepthDiffusion, config: SampleConfig, device: str | torch.dev
 
 def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
     """Batches of samples of one size, along the data set's order, whatever the number of processes."""
-    dataset.require_metric_depth()
+    dataset.require_depth()
     by_size: dict[tuple[int, int], list[Sample]] = {}
     for sample in dataset:
         by_size.setdefault((sample.width, sample.height), []).append(sample)
@@ -255,11 +257,23 @@ def _batches(dataset: Dataset, batch_size: int) -> list[list[Sample]]:
 def _sample_batch(
     model: DepthDiffusion, dataset: Dataset, batch: list[Sample], config: SampleConfig, decoder: nn.Module | None
 ) -> Tensor:
-    depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in batch]))
+    depths = [dataset.read_condition(sample) for sample in batch]
     captions = [sample.caption or "" for sample in batch]
-    points = [sample.vanishing_points for sample in batch] if config.vanishing_guidance is not None else None
-    cameras = [dataset.camera(sample) for sample in batch]
+    # other kinds of depth say nothing of which way surfaces face
+    cameras = [dataset.camera(sample) if dataset.metric_depth else None for sample in batch]
+    points = None
+    if config.vanishing_guidance is not None:
+        points = [_points(*each) for each in zip(batch, depths, cameras, strict=True)]
+    depth = torch.from_numpy(np.stack(depths))
     return sample_images(model, depth, captions, [sample.id for sample in batch], config, points, decoder, cameras)
+
+
+def _points(sample: Sample, depth: np.ndarray, camera: Camera | None) -> Points:
+    """The manifest's points of a picture, or else those of its depth map's planes; None without points and camera."""
+    if sample.vanishing_points is not None or camera is None:
+        return sample.vanishing_points
+    found: list[list[float]] = vanishing_points_from_depth(depth, camera).tolist()
+    return found
 
 
 def _path(folder: Path, sample: Sample) -> Path:

@@ -74,7 +74,7 @@ class DatasetSource:
     """
 
     def __init__(self, dataset: Dataset, vanishing_points: dict[str, Any] | None = None, *, keep: bool = True):
-        dataset.require_metric_depth()
+        dataset.require_depth()
         first = dataset[0]
         self.fresh = False
         self.dataset, self.height, self.width = dataset, first.height, first.width
@@ -115,7 +115,7 @@ class DatasetSource:
 
     def _files(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.dataset[index]
-        return self.dataset.read_image(sample), self.dataset.read_depth(sample)
+        return self.dataset.read_image(sample), self.dataset.read_condition(sample)
 
     def batch(self, indices: Sequence[int], visits: Sequence[int], device: torch.device) -> SourceBatch:
         images, depth = self.arrays(indices)

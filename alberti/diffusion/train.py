@@ -243,7 +243,7 @@ def _validation(
     from alberti.diffusion.sample import sample_images, to_uint8
 
     samples = dataset.samples[: config.validation_samples]
-    depth = torch.from_numpy(np.stack([dataset.read_depth(sample) for sample in samples]))
+    depth = torch.from_numpy(np.stack([dataset.read_condition(sample) for sample in samples]))
     settings = SampleConfig(steps=20, solver="ddim", guidance_scale=3.0, seed=config.training.seed)
 
     def draw(step: int, model: nn.Module) -> None:

@@ -6,23 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alberti.diffusion.decoding import FrozenDecoder
 from alberti.errors import ConfigError
+from alberti.families.affine import latent_affine
 
 _VIDEO = "AutoencoderKLQwenImage"
 _TINY = "AutoencoderTiny"
-
-
-def latent_affine(vae: Any) -> tuple[Any, Any]:
-    """(scale, shift) from the sampler's latents to the decoder's: z = latents * scale + shift.
-
-    Numbers, or tensors (1, C, 1, 1) where the VAE's config has statistics per channel; a shift of None adds nothing.
-    """
-    config = vae.config
-    factor = float(config.get("scaling_factor") or 1.0)
-    mean, deviation = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and deviation is not None:
-        return torch.tensor(deviation).view(1, -1, 1, 1) / factor, torch.tensor(mean).view(1, -1, 1, 1)
-    return 1 / factor, config.get("shift_factor") or None
 
 
 class LatentCodec:
@@ -103,8 +92,6 @@ class LatentCodec:
         It is a copy, so that hooks that move the VAE between devices do not move it as well. ``options`` are those of
         ``FrozenDecoder``, for VAEs that it can decode for.
         """
-        from alberti.diffusion.decoding import FrozenDecoder
-
         if any(value.is_meta for value in self.vae.parameters()):
             raise ConfigError(
                 "vae: its weights are not in memory (sequential offloading), so nothing can be decoded for guidance; use "

@@ -21,7 +21,9 @@ _APART = np.cos(np.radians(12.0))
 _RIGHT = np.sin(np.radians(6.0))
 _LEAST = 0.02
 """Share of the pixels with a plane that a direction must be the normal of."""
-_PLANES, _MOST = 6, 4
+_PLANES, _MOST = 6, 6
+_FAR = 200.0
+"""Metres beyond which nothing is a plane: depth maps store the sky as their largest value, a wall that faces the camera."""
 _SAMPLES, _CANDIDATES = 20_000, 400
 _FOVS = (25.0, 130.0)
 
@@ -42,7 +44,7 @@ def vanishing_points_from_depth(depth: np.ndarray, camera: Camera | None) -> np.
     """Vanishing points of the planes in a depth map.
 
     Args:
-        depth: (H, W) metres along the optical axis, 0 = no measurement.
+        depth: (H, W) metres along the optical axis, 0 = no measurement; beyond 200 metres counts as sky.
         camera: of the picture's size; None: estimated or assumed, see :func:`points_of_depth`, which says which.
 
     Returns:
@@ -65,6 +67,7 @@ def points_of_depth(depth: np.ndarray, camera: Camera | None = None) -> DepthPoi
         raise DataError(f"depth: expected (H, W) of finite metres, 0 = no measurement; got {depth.shape} with {_range(depth)}")
     if camera is not None and depth.shape != (camera.height, camera.width):
         raise DataError(f"depth: expected the camera's ({camera.height}, {camera.width}), got {depth.shape}")
+    depth = np.where(depth > _FAR, 0, depth)
     source = "given"
     if camera is None:
         camera, source = _camera_of(depth)

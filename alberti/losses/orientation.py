@@ -20,6 +20,8 @@ _BORDER = 2
 """Outermost pixels, whose gradient the replicated border bends."""
 _WEIGHT_POWER = 0.75
 """Edges count by contrast^1.5, between their energy (strong edges only) and their length (noise in the sky as well)."""
+_AMOUNT_POWER = 0.25
+"""How much edge there is is counted by contrast^0.5, nearer to its length."""
 _RARE = 0.01
 """Added to shares before their logarithm: a direction that hardly an edge has must not outweigh all others."""
 _WINDOW = 16
@@ -92,6 +94,14 @@ def grid_misfit(image: Tensor, points: Tensor, *, tolerance: float, balance: flo
     return (areas * misfits).sum(dim=1) / areas.sum(dim=1).clamp(min=1)
 
 
+def edge_amount(image: Tensor) -> Tensor:
+    """How much edge a picture has: the logarithm of the mean of E^p over its pixels, (B,); see :func:`stray_share`.
+
+    p is small, so that it counts how many pixels have an edge rather than how strong the edges are.
+    """
+    return (edge_energy(image) + 1e-6).pow(_AMOUNT_POWER).mean(dim=(1, 2)).log()
+
+
 def _votes(towards: Tensor) -> Tensor:
     """How much each edge points at any point, given nearly whole to the best: (B, K, H, W) of how much it does at each."""
     # a power, for a hard choice has no gradient
@@ -157,15 +167,26 @@ def blur(image: Tensor, sigma: float) -> Tensor:
 
 def edges(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Energy (B, H, W) of each pixel's edge, and sin^2 of its angle to each vanishing point (B, K, H, W)."""
-    x, y = _derivatives(gray(image)).unbind(dim=1)
-    xx, xy, yy = blur(torch.stack([x * x, x * y, y * y], dim=1), _INTEGRATION_SIGMA).unbind(dim=1)
-    difference, cross = xx - yy, 2 * xy
+    difference, cross = _tensor_parts(image)
     energy = (difference.square() + cross.square() + 1e-14).sqrt()
     dx, dy = _directions(points, image.shape[2], image.shape[3]).unbind(dim=2)
     # With d = (cos a, sin a), d^T J d = (xx + yy + difference cos 2a + cross sin 2a) / 2, and the smaller eigenvalue is
     # (xx + yy - energy) / 2.
     along = difference[:, None] * (dx * dx - dy * dy) + cross[:, None] * (2 * dx * dy)
     return energy, ((along / energy[:, None] + 1) / 2).clamp(min=0)
+
+
+def edge_energy(image: Tensor) -> Tensor:
+    """Energy (B, H, W) of each pixel's edge."""
+    difference, cross = _tensor_parts(image)
+    return (difference.square() + cross.square() + 1e-14).sqrt()
+
+
+def _tensor_parts(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the structure tensor J: xx - yy and 2 xy, each (B, H, W)."""
+    x, y = _derivatives(gray(image)).unbind(dim=1)
+    xx, xy, yy = blur(torch.stack([x * x, x * y, y * y], dim=1), _INTEGRATION_SIGMA).unbind(dim=1)
+    return xx - yy, 2 * xy
 
 
 def _derivatives(intensity: Tensor) -> Tensor:

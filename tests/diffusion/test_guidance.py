@@ -19,6 +19,7 @@ from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError
 from alberti.families.steps import NoiseStep, noise_step
 from alberti.geometry.surfaces import points_on_surfaces
+from alberti.images import read_image, write_depth
 from alberti.losses.orientation import grid_misfit, stray_share
 
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -217,12 +218,29 @@ def test_a_tiny_decoder_guides_if_there_is_one(base_folder, toy):
 
 
 def test_guidance_without_any_points_is_refused_before_anything_is_made(model, toy, tmp_path):
-    bare = Dataset(toy.folder, toy.info, [sample.model_copy(update={"vanishing_points": None}) for sample in toy])
+    bare = Dataset(
+        toy.folder, toy.info, [sample.model_copy(update={"vanishing_points": None, "intrinsics": None}) for sample in toy]
+    )
     with pytest.raises(ConfigError, match="no picture has vanishing points"):
         generate(model, bare, tmp_path / "out", _config(GUIDANCE), device="cpu")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="none were given"):
         _draw(model, toy, _config(GUIDANCE), None)
+
+
+def test_a_data_set_without_points_is_guided_by_those_of_its_depth_maps(model, toy, tmp_path):
+    rays = toy.camera(toy[0]).rays()
+    box = np.minimum(2 / np.maximum(abs(rays[..., 0]), 1e-6), 1.5 / np.maximum(abs(rays[..., 1]), 1e-6)).clip(max=12)
+    write_depth(tmp_path / "box.png", box)
+    bare = {"vanishing_points": None, "depth": "box.png"}
+    info = toy.info.model_copy(update={"root": str(toy.root), "depth_root": str(tmp_path)})
+    boxes = Dataset(toy.folder, info, [sample.model_copy(update=bare) for sample in toy.samples[:2]])
+    drawn = {}
+    for name, guidance in (("plain", None), ("guided", GUIDANCE)):
+        generate(model, boxes, tmp_path / name, _config(guidance), device="cpu")
+        drawn[name] = [read_image(tmp_path / name / "images" / f"{sample.id}.png") for sample in boxes]
+    for plain, guided in zip(drawn["plain"], drawn["guided"], strict=True):
+        assert abs(plain.astype(float) - guided).mean() > 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import SampleConfig
 from alberti.diffusion.sample import generate, sample_images, solver_of, start_noise, to_uint8
 from alberti.errors import ConfigError
+from alberti.images import read_image, write_depth
 
 
 def _config(**changes) -> SampleConfig:
@@ -156,3 +157,25 @@ def test_pictures_are_rounded_to_the_nearest_value():
     assert to_uint8(torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 1.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4))[
         0, 0, :, 0
     ].tolist() == [0, 0, 1, 255]
+
+
+@pytest.mark.parametrize("kind", ["relative", "inverse"])
+def test_depth_without_metres_conditions_as_metres_do(base_folder, toy, tmp_path, kind):
+    """Relative depth is metres by a factor, inverse depth their inverse by a factor; neither shows in the condition."""
+    model = DepthDiffusion.load(base_folder)
+    samples, config = toy.samples[:2], SampleConfig(steps=2, guidance_scale=1.0, seed=0)
+    rows = []
+    for sample in samples:
+        depth = toy.read_depth(sample)
+        values = 0.8 * depth if kind == "relative" else 20 / depth
+        write_depth(tmp_path / f"{sample.id}.png", values, 1000.0)
+        rows.append(sample.model_copy(update={"depth": f"{sample.id}.png"}))
+    info = {"root": str(toy.root), "depth_root": str(tmp_path), "depth_kind": kind, "depth_scale": 1000.0}
+    other = Dataset(toy.folder, toy.info.model_copy(update=info), rows)
+    plain = Dataset(toy.folder, toy.info.model_copy(update={"root": str(toy.root), "depth_root": str(toy.depth_root)}), samples)
+    for name, dataset in (("metres", plain), ("other", other)):
+        generate(model, dataset, tmp_path / name, config, device="cpu")
+    for sample in samples:
+        ours, theirs = (read_image(tmp_path / name / "images" / f"{sample.id}.png").astype(int) for name in ("other", "metres"))
+        assert abs(ours - theirs).max() <= 2
+    assert Dataset.open(tmp_path / "other").info.depth_kind == kind

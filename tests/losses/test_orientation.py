@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alberti.losses import orientation
-from alberti.losses.orientation import edge_change, edges, grid_misfit, stray_share
+from alberti.losses.orientation import edge_amount, edge_change, edges, grid_misfit, stray_share
 
 WIDTH = 64
 RIGHT = torch.tensor([[[1.0, 0.0, 0.0]]])
@@ -211,3 +211,18 @@ def test_descending_straightens_and_keeps_the_lines():
         image = (image - 0.02 * gradient / gradient.abs().amax()).clamp(0, 1)
     assert _value(image) < 0.6 * _value(crooked)
     assert image.std() > 0.9 * crooked.std()
+
+
+def test_the_amount_of_edge_grows_with_lines_and_not_with_light():
+    def stripes(count: int) -> torch.Tensor:
+        image = torch.full((1, 3, 64, 64), 0.5)
+        for index in range(count):
+            image[..., :, 8 + 8 * index] = 0.9
+        return image
+
+    few, more, many = (edge_amount(stripes(count)).item() for count in (1, 3, 6))
+    assert few < more < many
+    assert edge_amount(stripes(3) - 0.2).item() == pytest.approx(more, abs=1e-4)
+    image = stripes(3).requires_grad_()
+    edge_amount(image).sum().backward()
+    assert image.grad.abs().sum() > 0
