@@ -6,9 +6,9 @@
 
 Perspective is measured as in the pipeline's stage evaluate_images: of the renders, of their reconstructions, and of
 pictures made from their depth maps and captions. `ratio` is the reconstructions' consistency at 2 degrees over the renders';
-`l1_to_first` the difference to the first sampling's pictures, which start from the same noise; `depth_abs_rel` and `depth_d1`
-how far the depth that --depth-model sees in a picture is from the depth map that the picture belongs to, after a median fit:
-one that shows it less well is a worse example for a depth model.
+`l1_to_first` the difference to the first sampling's pictures, which start from the same noise; `depth_seen` how far the depth
+that --depth-model sees in a picture is from the depth map that the picture belongs to: one that shows it less well is a worse
+example for a depth model.
 """
 
 import argparse
@@ -26,18 +26,15 @@ import yaml
 from alberti.data.manifest import Dataset
 from alberti.data.scenes import SceneConfig, render_dataset
 from alberti.depth.models import DepthModel
-from alberti.depth.predict import predict_array
 from alberti.diffusion.config import SampleConfig, VanishingGuidance
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.reconstruct import reconstruct
 from alberti.diffusion.sample import generate, sample_images
-from alberti.metrics.depth import align, depth_metrics
 from alberti.metrics.features import FeatureExtractor, feature_extractor
 from alberti.metrics.images import evaluate_pictures
 from alberti.parallel import core_count
 
 COLUMNS = ("consistency_2", "consistency_5", "surface_consistency_2", "line_length", "level_line_length", "vp_auc_10")
-MAX_DEPTH = 80.0
 
 
 @dataclass(frozen=True)
@@ -50,21 +47,12 @@ class Judges:
 
 def measured(pictures: Dataset, renders: Dataset, judges: Judges) -> dict[str, Any]:
     """Means with their 95 % intervals, the distances to the renders, and how well the pictures show their depth maps."""
-    summary, _ = evaluate_pictures(pictures, renders, extractor=judges.extractor, workers=core_count())
-    chosen = [key for column in COLUMNS for key in (column, f"{column}_low", f"{column}_high")]
+    summary, _ = evaluate_pictures(
+        pictures, renders, extractor=judges.extractor, depth_model=judges.depth, workers=core_count()
+    )
+    chosen = [key for column in (*COLUMNS, "depth_seen") for key in (column, f"{column}_low", f"{column}_high")]
     values = {key: float(summary[key]) for key in (*chosen, "frechet_distance", "kernel_distance")}  # type: ignore[arg-type]
-    return {key: round(value, 4) for key, value in (values | shown_depth(pictures, judges.depth)).items()}
-
-
-def shown_depth(pictures: Dataset, model: DepthModel) -> dict[str, float]:
-    """Mean error of the depth that the model sees in the pictures against their depth maps."""
-    rows = []
-    for sample in pictures:
-        truth = pictures.read_depth(sample)
-        mask = (truth > 0) & (truth < MAX_DEPTH)
-        seen = align(predict_array(model, pictures.read_image(sample)), truth, mask, "median").depth
-        rows.append(depth_metrics(np.clip(seen, 1e-3, MAX_DEPTH), truth, mask))
-    return {f"depth_{name}": float(np.mean([row[name] for row in rows])) for name in ("abs_rel", "d1")}
+    return {key: round(value, 4) for key, value in values.items()}
 
 
 def errors(reconstructions: Dataset, renders: Dataset) -> dict[str, float]:

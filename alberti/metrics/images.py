@@ -14,6 +14,7 @@ import torch
 from alberti.data.manifest import Dataset, Sample
 from alberti.errors import DataError
 from alberti.metrics.bootstrap import bootstrap_interval
+from alberti.metrics.depth_seen import depth_seen
 from alberti.metrics.features import (
     EXTRACTORS,
     EfficientNetLite0,
@@ -28,6 +29,8 @@ from alberti.seeding import numpy_generator
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from alberti.depth.models import DepthModel
 
 __all__ = [
     "EXTRACTORS",
@@ -145,6 +148,7 @@ def evaluate_pictures(
     reference: Dataset,
     *,
     extractor: FeatureExtractor | None = None,
+    depth_model: "DepthModel | None" = None,
     thresholds: tuple[float, ...] = (2.0, 5.0),
     num_lines: int = 1000,
     batch_size: int = 32,
@@ -160,6 +164,7 @@ def evaluate_pictures(
             its own consistency and the perspective loss against it enter the row. Points that the data set does not know
             (Virtual KITTI 2, SYNTHIA-AL) are those found in the pair, whose own consistency then says little.
         extractor: of the features for the distances; None: :class:`EfficientNetLite0`.
+        depth_model: sees depth in the pictures, for the column ``depth_seen``; None: there is no such column.
         thresholds: degrees within which a line counts as pointing at a vanishing point.
         num_lines: of the perspective loss.
         resamples: of the bootstrap behind the 95 % intervals.
@@ -177,7 +182,8 @@ def evaluate_pictures(
         empty without metric depth and intrinsics),
         ``vp_error`` (degrees from a true vanishing point to the nearest estimated one, mean over the true ones; empty
         if none was estimated), ``vp_auc_10`` (1 - error / 10 degrees, at least 0, mean over the true ones; 0 if none
-        was estimated), ``perspective_loss``, and ``reference_consistency_<t>``, ``reference_line_length`` of the pair.
+        was estimated), ``perspective_loss``, ``depth_seen`` (:func:`alberti.metrics.depth_seen.depth_seen`), and
+        ``reference_consistency_<t>``, ``reference_line_length`` of the pair.
 
     Raises:
         DataError: a picture without vanishing points in its row and without a pair, a missing or damaged file.
@@ -191,6 +197,10 @@ def evaluate_pictures(
     losses = _losses_against_pairs(generated, reference, pairs, points, num_lines, batch_size)
     for row in rows:
         row["perspective_loss"] = losses.get(str(row["id"]))
+    if depth_model is not None:
+        seen = depth_seen(generated, depth_model, batch_size=batch_size)
+        for row in rows:
+            row["depth_seen"] = seen.get(str(row["id"]))
     table = pd.DataFrame(rows)
     found = sum(sample.vanishing_points is None for sample in generated)
     summary: dict[str, float | int | str | None] = {"n": len(table), "n_points_found": found}

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from alberti.depth.models import build_depth_model
 from alberti.diffusion.constraints import CONSTRAINTS, constraint_named, match_sharpness
 from alberti.errors import ConfigError
 from alberti.losses import perspective_loss
@@ -154,6 +155,21 @@ def test_descending_the_grid_turns_edges_and_keeps_their_contrast():
     decoded, values = _descend("grid", start, _crossed(0.0, 90.0), towards)
     assert values[-1] < 0.6 * values[0]
     assert decoded.std().item() == pytest.approx(start.std().item(), rel=0.15)
+
+
+def test_features_are_the_depth_models_own_and_see_what_is_shown_rather_than_its_brightness():
+    random = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 64, 64, generator=random)
+    point = _point(10.0, 20.0, 1.0).expand(2, -1, -1)
+    brighter, other = (image * 0.9 + 0.05), torch.rand(2, 3, 64, 64, generator=random)
+    alpha = torch.ones(2)
+    near, far = (CONSTRAINTS["features"](made, image, point, alpha, num_lines=8) for made in (brighter, other))
+    assert (near < 0.3 * far).all()
+    model = build_depth_model("pixelformer", "lite", backbone_weights="package")
+    seen = [model.network.backbone((picture - model.mean) / model.std) for picture in (other, image)]
+    units = [[torch.nn.functional.normalize(scale, dim=1) for scale in scales] for scales in seen]
+    wanted = torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in zip(*units, strict=True)]).mean(0)
+    torch.testing.assert_close(far, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_an_unknown_constraint_lists_the_known_ones():

@@ -242,3 +242,27 @@ def test_processes_measure_the_same(tmp_path: Path) -> None:
     (alone, rows), (shared, others) = (evaluate_pictures(pictures, pictures, workers=n, **options) for n in (1, 2))
     assert alone == shared
     assert rows.equals(others)
+
+
+def test_depth_seen_is_the_error_against_each_pictures_own_map(tmp_path: Path) -> None:
+    from alberti.depth.models import DepthModel, build_depth_model
+    from alberti.depth.predict import predict_batch
+    from alberti.metrics.depth import align, depth_metrics
+    from alberti.metrics.depth_seen import depth_seen
+
+    streets = render_dataset(tmp_path, name="streets", role="t", count=3, seed=1, config=SceneConfig(width=64, height=64))
+    metric, relative = (build_depth_model(name, "tiny", seed=1) for name in ("pixelformer", "dpt"))
+    assert isinstance(metric, DepthModel)
+    for model, how in ((metric, "median"), (relative, "affine_disparity")):
+        found = depth_seen(streets, model, batch_size=2)
+        assert list(found) == [sample.id for sample in streets]
+        sample = streets[1]
+        depth = streets.read_depth(sample)
+        mask = (depth > 1e-3) & (depth < 80)
+        (prediction,) = predict_batch(model, [streets.read_image(sample)])
+        seen = align(prediction, depth, mask, how).depth.clip(1e-3, 80)
+        assert found[sample.id] == pytest.approx(depth_metrics(seen, depth, mask)["abs_rel"], rel=1e-5)
+    summary, rows = evaluate_pictures(streets, streets, extractor=RandomConvolutions(), depth_model=metric)
+    assert rows["depth_seen"].tolist() == pytest.approx(list(depth_seen(streets, metric).values()), rel=1e-5)
+    assert summary["depth_seen_low"] <= summary["depth_seen"] <= summary["depth_seen_high"]
+    assert "depth_seen" not in evaluate_pictures(streets, streets, extractor=RandomConvolutions())[0]

@@ -13,7 +13,7 @@ from stages.shared.graph import check_graph
 from stages.shared.params import check_params, first_difference, load_params
 
 PROFILES = profiles.profiles()
-EXPERIMENTS = [("gpu", name) for name in ("base", "guidance", "tiny_decoder", "trials")] + [("default", "laptop")]
+EXPERIMENTS = [("gpu", name) for name in ("base", "guidance", "photos", "real", "tiny_decoder", "trials")] + [("default", "laptop")]
 
 
 def test_params_yaml_equals_the_composed_default(composed: Callable[[str], dict], project: Path) -> None:
