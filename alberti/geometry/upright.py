@@ -30,7 +30,7 @@ _PAIRED = 14
 _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
-_STARTS = 5
+_STARTS = 4
 _SEARCHED, _USED = 160, 300
 """So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
@@ -40,6 +40,9 @@ _APART = math.radians(5.0)
 """Nearer horizontal directions are one."""
 _GAIN = 5.0
 """A horizontal direction has to raise the log likelihood by so much: the price of its azimuth."""
+_MANHATTAN = 25.0
+"""Log odds of a Manhattan world before the picture is seen: others have to explain it so much better. Segments of one wall err
+together, so that odds on a few of them are no odds."""
 _RIGHT_ANGLE = math.radians(4.0)
 """Azimuths nearer to a right angle are tried as one family."""
 
@@ -70,10 +73,10 @@ class Upright:
         """Whether all horizontal directions are one family of two."""
         return len(self.families) == 2 and bool(self.families[0] == self.families[1])
 
-    def triad(self) -> np.ndarray:
-        """(3, 3) columns: the upright direction between the first family's two, a start for a Manhattan world's refinement."""
-        down, level = self.directions()[:2]
-        return np.stack([level, down, np.cross(level, down)], axis=1)
+    @property
+    def preference(self) -> float:
+        """The gain, and what a Manhattan world has in advance."""
+        return self.gain + (_MANHATTAN if self.manhattan else 0.0)
 
     def directions(self) -> np.ndarray:
         """(1 + K, 3): down, then the horizontal ones."""
@@ -300,7 +303,10 @@ def _gain(found: Upright, score: float, prior: FocalPrior | None) -> float:
 
 
 def tied(found: Upright) -> list[Upright]:
-    """The same with pairs of azimuths that are nearly at right angles made one family: the nearest pair first, then all."""
+    """The same with pairs of azimuths that are nearly at right angles made one family, and the first pair as all there is.
+
+    The pair nearest to a right angle first, then it and the next, and so on.
+    """
     pairs = []
     for i in range(len(found.azimuths)):
         for j in range(i):
@@ -310,7 +316,7 @@ def tied(found: Upright) -> list[Upright]:
     families = list(range(len(found.azimuths)))
     azimuths = found.azimuths.copy()
     used: set[int] = set()
-    result = []
+    result: list[Upright] = []
     for _, j, i in sorted(pairs):
         if {i, j} & used:
             continue
@@ -320,6 +326,11 @@ def tied(found: Upright) -> list[Upright]:
         azimuths[j] += gap / 2
         families[i] = families[j]
         index = np.unique(families, return_inverse=True)[1]
+        if not result:
+            weights = found.weights[[0, 1 + i, 1 + j, -1]]
+            result.append(
+                replace(found, azimuths=azimuths[[i, j]], families=np.zeros(2, dtype=int), weights=weights / weights.sum())
+            )
         result.append(replace(found, azimuths=azimuths.copy(), families=index))
     return result
 
@@ -343,7 +354,7 @@ def find_upright(
     worlds += [refine(searched, from_triad(triad), free, 3, level=focal is None) for triad in triads]
     if not worlds:
         return None
-    for best in sorted(worlds, key=lambda world: -world.gain)[:2]:
+    for best in sorted(worlds, key=lambda world: -world.preference)[:2]:
         worlds += [refine(searched, pair, free, 3, level=focal is None) for pair in tied(best)]
-    best = max(worlds, key=lambda world: world.gain)
+    best = max(worlds, key=lambda world: world.preference)
     return refine(model.take(np.arange(min(len(model), _USED))), best, free, 20, level=focal is None)
