@@ -66,7 +66,7 @@ class Upright:
     gain: float
     """The score less the price of azimuths and unlikely cameras: what worlds are compared by."""
     covariance: np.ndarray
-    """Of rotation vector (3), log focal if it was free, one azimuth a family."""
+    """Of rotation vector (3), log focal, one azimuth a family."""
 
     @property
     def manhattan(self) -> bool:
@@ -190,14 +190,11 @@ def scan(model: SegmentModel, down: np.ndarray, focal: float, most: int) -> Upri
     return Upright(basis, focal, azimuths, np.arange(len(chosen)), shares, -np.inf, -np.inf, np.eye(3))
 
 
-def refine(model: SegmentModel, start: Upright, prior: FocalPrior | None, iterations: int, *, level: bool = True) -> Upright:
-    """Maximum likelihood (EM, Gauss-Newton) of down, azimuths and, under a prior, focal length.
-
-    With ``level`` the roll is drawn towards none.
-    """
+def refine(model: SegmentModel, start: Upright, prior: FocalPrior, iterations: int) -> Upright:
+    """Maximum likelihood (EM, Gauss-Newton) of down, azimuths and focal length, which its prior and level cameras draw on."""
     now, best = start, None
     for step_index in range(iterations + 1):
-        score, information, pull, weights = _expectation(model, now, prior, level)
+        score, information, pull, weights = _expectation(model, now, prior)
         covariance = DISPERSION * np.linalg.inv(information)
         now = replace(now, score=score, gain=_gain(now, score, prior), covariance=covariance, weights=weights)
         if best is None or now.gain >= best.gain:
@@ -206,24 +203,22 @@ def refine(model: SegmentModel, start: Upright, prior: FocalPrior | None, iterat
             break
         step = -np.linalg.solve(information, pull)
         step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
-        now = _moved(now, step, prior is not None)
+        now = _moved(now, step)
         if np.abs(step).max() < 3e-5:
             break
     assert best is not None
     return best
 
 
-def _moved(now: Upright, step: np.ndarray, free_focal: bool) -> Upright:
+def _moved(now: Upright, step: np.ndarray) -> Upright:
     rotation = rotate(step[:3]) @ now.rotation
-    focal = float(np.clip(now.focal * math.exp(step[3]), 0.2, 20.0)) if free_focal else now.focal
-    turns = step[3 + free_focal :]
+    focal = float(np.clip(now.focal * math.exp(step[3]), 0.2, 20.0))
+    turns = step[4:]
     azimuths = now.azimuths + (turns[now.families] if len(turns) else 0.0)
     return replace(now, rotation=rotation, focal=focal, azimuths=azimuths)
 
 
-def _expectation(
-    model: SegmentModel, now: Upright, prior: FocalPrior | None, level: bool
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+def _expectation(model: SegmentModel, now: Upright, prior: FocalPrior) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Log likelihood against chance, Gauss-Newton matrix and gradient of its negative, and the shares of the directions."""
     directions = now.directions()
     errors, slopes = model.errors(directions, now.focal)
@@ -238,9 +233,8 @@ def _expectation(
         y * slopes[..., 2] - z * slopes[..., 1],
         z * slopes[..., 0] - x * slopes[..., 2],
         x * slopes[..., 1] - y * slopes[..., 0],
+        x * slopes[..., 0] + y * slopes[..., 1],
     ]
-    if prior is not None:
-        columns.append(x * slopes[..., 0] + y * slopes[..., 1])
     count = int(now.families.max()) + 1 if len(now.families) else 0
     turned = (slopes * now.level_slopes()[:, None]).sum(axis=2)
     for family in range(count):
@@ -252,14 +246,11 @@ def _expectation(
     # A turn about the upright direction and one of all azimuths are the same: this keeps the first from being used.
     information[:3, :3] += 1e3 * np.outer(directions[0], directions[0]) + 1e-6 * np.eye(3)
     information[3:, 3:] += 1e-6 * np.eye(len(information) - 3)
-    if prior is not None:
-        deviation = float(prior.deviation(now.focal))
-        information[3, 3] += DISPERSION / prior.sigma**2
-        pull[3] += DISPERSION * deviation / prior.sigma
-    if level:
-        roll_pull, roll_stiffness, slope = _roll(directions[0])
-        information[:3, :3] += DISPERSION * roll_stiffness * np.outer(slope, slope)
-        pull[:3] += DISPERSION * roll_pull * slope
+    information[3, 3] += DISPERSION / prior.sigma**2
+    pull[3] += DISPERSION * float(prior.deviation(now.focal)) / prior.sigma
+    roll_pull, roll_stiffness, slope = _roll(directions[0])
+    information[:3, :3] += DISPERSION * roll_stiffness * np.outer(slope, slope)
+    pull[:3] += DISPERSION * roll_pull * slope
     # Shares of a Dirichlet prior: ten segments, spread evenly.
     sums = np.concatenate([share.sum(axis=1), [(chance / total).sum()]]) + 10 / (len(directions) + 1)
     return score, information, pull, sums / sums.sum()
@@ -295,10 +286,10 @@ def from_triad(triad: Triad) -> Upright:
     )
 
 
-def _gain(found: Upright, score: float, prior: FocalPrior | None) -> float:
+def _gain(found: Upright, score: float, prior: FocalPrior) -> float:
     """Log likelihood, beliefs, and the price of azimuths."""
     count = int(found.families.max()) + 1 if len(found.families) else 0
-    known = float(_known(found.rotation[:, DOWN])) - (0.0 if prior is None else 0.5 * float(prior.deviation(found.focal)) ** 2)
+    known = float(_known(found.rotation[:, DOWN])) - 0.5 * float(prior.deviation(found.focal)) ** 2
     return score + _BELIEF * known - _GAIN * count
 
 
@@ -336,25 +327,23 @@ def tied(found: Upright) -> list[Upright]:
 
 
 def find_upright(
-    model: SegmentModel, candidates: np.ndarray, triads: list[Triad], *, focal: float | None, prior: FocalPrior, most: int = 5
+    model: SegmentModel, candidates: np.ndarray, triads: list[Triad], *, prior: FocalPrior, most: int = 5
 ) -> Upright | None:
     """The most likely world of an upright direction and up to ``most`` horizontal ones; None where no hypothesis is left.
 
     Args:
         candidates: (C, 3) points that many segments point at, best first.
         triads: further hypotheses.
-        focal: in frame units; None: estimated under ``prior``.
+        prior: of the focal length.
     """
-    free = None if focal is not None else prior
-    focals = np.array([focal]) if focal is not None else prior.values()[1:-1]
     searched = model.take(np.arange(min(len(model), _SEARCHED)))
     wide = searched.with_noise(SEARCH_NOISE[0])
-    starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, focals, prior)]
-    worlds = [refine(searched, start, free, 3, level=focal is None) for start in starts]
-    worlds += [refine(searched, from_triad(triad), free, 3, level=focal is None) for triad in triads]
+    starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, prior.values()[1:-1], prior)]
+    worlds = [refine(searched, start, prior, 3) for start in starts]
+    worlds += [refine(searched, from_triad(triad), prior, 3) for triad in triads]
     if not worlds:
         return None
     for best in sorted(worlds, key=lambda world: -world.preference)[:2]:
-        worlds += [refine(searched, pair, free, 3, level=focal is None) for pair in tied(best)]
+        worlds += [refine(searched, pair, prior, 3) for pair in tied(best)]
     best = max(worlds, key=lambda world: world.preference)
-    return refine(model.take(np.arange(min(len(model), _USED))), best, free, 20, level=focal is None)
+    return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 20)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from synthetic_lines import rotation, segments_towards
 
+from alberti.geometry import upright
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
 from alberti.geometry.manhattan import FocalPrior, find_candidates_twice
 from alberti.geometry.segment_likelihood import Frame, SegmentModel
@@ -55,7 +56,7 @@ def world_of(azimuths: tuple[float, ...]) -> Upright:
     points = points_of(rotation(20, 6, 1), azimuths)
     segments = segments_towards(points, CAMERA, 25, np.random.default_rng(5), noise=0.3, outliers=20)
     model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
-    found = find_upright(model, find_candidates_twice(model), [], focal=None, prior=FocalPrior.for_size(640, 480))
+    found = find_upright(model, find_candidates_twice(model), [], prior=FocalPrior.for_size(640, 480))
     assert found is not None
     return found
 
@@ -68,7 +69,8 @@ def test_right_angles_are_one_family_and_others_are_not() -> None:
     assert min(gap, 180 - gap) == pytest.approx(55, abs=1.5)
 
 
-def test_the_likelihood_s_gradient_is_the_slope_of_its_value() -> None:
+def test_the_likelihood_s_gradient_is_the_slope_of_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upright, "_ROLL", 1e6)  # the value is without the beliefs
     points = points_of(rotation(20, 6, 1), STREETS)
     segments = segments_towards(points, CAMERA, 15, np.random.default_rng(6), noise=1.0, outliers=10)
     model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
@@ -77,11 +79,11 @@ def test_the_likelihood_s_gradient_is_the_slope_of_its_value() -> None:
     angle = np.radians(STREETS) + 0.004
     world = Upright(basis, 600 / 320, angle, np.arange(3), shares, 0.0, 0.0, np.eye(7))
     wide = FocalPrior(median=600 / 320, sigma=1e6)
-    pull = _expectation(model, world, wide, level=False)[2]
+    pull = _expectation(model, world, wide)[2]
     for index in range(7):
         step = np.zeros(7)
         step[index] = 1e-6
-        up, down = (_expectation(model, _moved(world, sign * step, True), wide, level=False)[0] for sign in (1, -1))
+        up, down = (_expectation(model, _moved(world, sign * step), wide)[0] for sign in (1, -1))
         assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
 
 
@@ -89,7 +91,7 @@ def test_a_moved_family_stays_at_right_angles() -> None:
     world = Upright(
         np.eye(3), 1.8, np.array([0.1, 0.1 + np.pi / 2]), np.zeros(2, dtype=int), np.full(4, 0.25), 0.0, 0.0, np.eye(5)
     )
-    moved = _moved(world, np.array([0.02, 0.0, -0.01, 0.1, 0.3]), True)
+    moved = _moved(world, np.array([0.02, 0.0, -0.01, 0.1, 0.3]))
     np.testing.assert_allclose(moved.directions() @ moved.directions().T, np.eye(3), atol=1e-12)
     assert moved.focal == pytest.approx(1.8 * np.exp(0.1))
     assert replace(moved, families=np.array([0, 1])).manhattan is False
