@@ -2,11 +2,18 @@
 
     python benchmarks/vanishing_points.py --york DIR [--split FILE]   # York Urban's layout
     python benchmarks/vanishing_points.py --scenes 48 --size 256      # rendered streets
+    python benchmarks/vanishing_points.py --eurasian DIR              # Eurasian Cities' layout: horizons, unknown cameras
+    python benchmarks/vanishing_points.py --junctions 40              # rendered streets that meet at odd angles, 640 x 480
     python benchmarks/vanishing_points.py --kitti DIR --holicity DIR  # forward points of KITTI raw; HoliCity's own points
     python benchmarks/vanishing_points.py --throughput 200            # images a second of `alberti annotate`, 512 x 512
 
 Prints JSON: AUC@3/5/10 degrees per point, the share of pictures with all points within 3 degrees, horizon and focal error,
-milliseconds a picture on one core (median; run it alone). FILE names York Urban's pictures, one a line.
+milliseconds a picture on one core (median; run it alone), and what each stage costs. FILE names York Urban's
+pictures, one a line.
+
+Eurasian Cities' layout is NNN.jpg with NNNhor.mat (horizon, a x + b y + c = 0) and NNN.mat (labelled lines, pixels). Pictures
+whose labelled lines reach outside of them are counted as ``labels_outside``: their labels are another picture's, and figures
+on them mean nothing.
 
 York Urban's principal point counts pixels from 1; 1 is taken off here. lu-vp-detect expects OpenCV 4's shape of segments;
 it is given that under OpenCV 5 too.
@@ -46,6 +53,8 @@ class Picture:
     image: np.ndarray
     camera: Camera
     directions: np.ndarray
+    upright: bool = False
+    """Whether the upright direction is among them, however few they are."""
 
 
 def york_urban(root: Path, split: Path | None) -> list[Picture]:
@@ -126,6 +135,84 @@ def holicity(root: Path) -> list[Picture]:
     return pictures
 
 
+def junctions(count: int) -> list[Picture]:
+    """Rendered streets that meet at 20 to 70 degrees; the upright direction and those of both streets with much to see."""
+    from alberti.data.scenes import SceneConfig, render_junctions
+
+    pictures = []
+    for start in range(0, count, 4):
+        ids = [f"j{index}" for index in range(start, min(start + 4, count))]
+        batch = render_junctions(ids, 7, SceneConfig(width=640, height=480, supersample=1))
+        for row, name in enumerate(ids):
+            camera = Camera.from_intrinsics(batch["intrinsics"][row].tolist(), 640, 480)
+            points = batch["vanishing_points"][row].numpy()
+            directions = vanishing_points_to_directions(points[np.abs(points).max(axis=1) > 0], camera)
+            # The upright direction of both streets is the same: once, and first.
+            down = batch["down"][row].numpy()
+            level = directions[np.abs(directions @ down) < 0.5]
+            image = np.ascontiguousarray(batch["image"][row].permute(1, 2, 0).numpy())
+            pictures.append(Picture(name, image, camera, np.concatenate([down[None], level]), upright=True))
+    return pictures
+
+
+def eurasian_cities(root: Path) -> dict[str, Any]:
+    """Horizon errors by the height, and how many pictures' labels reach outside of the picture."""
+    from scipy.io import loadmat
+
+    errors, outside, without = [], 0, 0
+    for path in sorted(root.glob("[0-9][0-9][0-9].jpg")):
+        image = read_image(path)
+        height, width = image.shape[:2]
+        true = loadmat(str(root / f"{path.stem}hor.mat"))["horizon"].ravel()
+        lines = loadmat(str(root / f"{path.stem}.mat"))["lines"].reshape(-1, 2)
+        outside += bool((lines.max(axis=0) > [width + 1, height + 1]).any())
+        found = estimate_vanishing_points(detect_line_segments(image), width, height)
+        without += found.horizon is None
+        errors.append(horizon_gap(true, found.horizon, width, height))
+    return {
+        "pictures": len(errors),
+        "labels_outside": outside,
+        "without_horizon": without,
+        "horizon_auc": angular_accuracy(errors, 0.25),
+        "horizon_median": float(np.median(errors)),
+    }
+
+
+def stage_costs(pictures: list[Picture]) -> dict[str, float]:
+    """Milliseconds of processor time a picture, median, of each stage with an unknown camera."""
+    import alberti.geometry.vanishing_points as stages
+
+    names = ("find_candidates_twice", "find_triad", "find_upright", "check_upright", "further_points")
+    real = {name: getattr(stages, name) for name in names}
+    spent = dict.fromkeys(names, 0.0)
+
+    def timed(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            start = time.process_time()
+            try:
+                return real[name](*arguments, **options)
+            finally:
+                spent[name] += time.process_time() - start
+
+        return call
+
+    rows: list[dict[str, float]] = []
+    try:
+        for name in names:
+            setattr(stages, name, timed(name))
+        for picture in pictures:
+            spent.update(dict.fromkeys(names, 0.0))
+            start = time.process_time()
+            segments = detect_line_segments(picture.image)
+            detected = time.process_time() - start
+            stages.estimate_vanishing_points(segments, picture.camera.width, picture.camera.height)
+            rows.append({"detect_line_segments": detected, **spent, "all": time.process_time() - start})
+    finally:
+        for name in names:
+            setattr(stages, name, real[name])
+    return {name: float(np.median([row[name] for row in rows]) * 1e3) for name in rows[0]}
+
+
 def ours(picture: Picture, *, known: bool) -> Found:
     """alberti, with the picture's intrinsics or without."""
     height, width = picture.image.shape[:2]
@@ -180,13 +267,16 @@ def point_errors(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def horizon_error(picture: Picture, horizon: tuple[float, float, float] | None) -> float:
     """The larger vertical gap at the picture's left and right edge by its height; 1 where there is no horizon."""
-    if horizon is None or horizon[1] == 0:
-        return 1.0
     down = picture.directions[np.abs(picture.directions[:, 1]).argmax()]
-    true = np.linalg.inv(picture.camera.matrix()).T @ down
-    gaps = [abs((true[0] * x + true[2]) / true[1] - (horizon[0] * x + horizon[2]) / horizon[1])
-            for x in (0, picture.camera.width - 1)]  # fmt: skip
-    return min(1.0, max(gaps) / picture.camera.height)
+    return horizon_gap(np.linalg.inv(picture.camera.matrix()).T @ down, horizon, picture.camera.width, picture.camera.height)
+
+
+def horizon_gap(true: np.ndarray, found: tuple[float, float, float] | None, width: int, height: int) -> float:
+    """The larger vertical gap of two horizons at a picture's left and right edge by its height, at most 1; 1 without one."""
+    if found is None or found[1] == 0:
+        return 1.0
+    gaps = [abs((true[0] * x + true[2]) / true[1] - (found[0] * x + found[2]) / found[1]) for x in (0, width - 1)]
+    return min(1.0, max(gaps) / height)
 
 
 def judge(pictures: list[Picture], method: Callable[[Picture], Found]) -> dict[str, Any]:
@@ -202,7 +292,7 @@ def judge(pictures: list[Picture], method: Callable[[Picture], Found]) -> dict[s
             directions, horizon, focal = np.zeros((0, 3)), None, None
         times.append(time.perf_counter() - start)
         errors.append(point_errors(picture.directions, directions))
-        if len(picture.directions) == 3:
+        if len(picture.directions) >= 3 or picture.upright:
             horizons.append(horizon_error(picture, horizon))
         if focal is not None:
             focals.append(abs(focal / picture.camera.fx - 1))
@@ -283,6 +373,8 @@ def main() -> None:
     parser.add_argument("--split", type=Path)
     parser.add_argument("--scenes", type=int, default=0)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--eurasian", type=Path)
+    parser.add_argument("--junctions", type=int, default=0)
     parser.add_argument("--kitti", type=Path)
     parser.add_argument("--holicity", type=Path)
     parser.add_argument("--throughput", type=int, default=0)
@@ -290,7 +382,13 @@ def main() -> None:
     cv2.setNumThreads(1)
     result: dict[str, Any] = {}
     if options.york:
-        result["york_urban"] = compare(york_urban(options.york, options.split))
+        pictures = york_urban(options.york, options.split)
+        result["york_urban"] = compare(pictures)
+        result["york_urban_stages_ms"] = stage_costs(pictures)
+    if options.eurasian:
+        result["eurasian_cities"] = eurasian_cities(options.eurasian)
+    if options.junctions:
+        result["junctions_640"] = compare(junctions(options.junctions))
     if options.scenes:
         result[f"scenes_{options.size}"] = compare(rendered(options.scenes, options.size, seed=3))
     if options.kitti:
@@ -300,7 +398,9 @@ def main() -> None:
     if options.throughput:
         result["throughput"] = throughput(options.throughput)
     if not result:
-        parser.error("name something to measure: --york, --scenes, --kitti, --holicity or --throughput")
+        parser.error(
+            "name something to measure: --york, --scenes, --eurasian, --junctions, --kitti, --holicity or --throughput"
+        )
     print(json.dumps(result, indent=2))
 
 

@@ -28,6 +28,8 @@ on four points only, so set by hand to one in five). On the others the mean gap 
 all points, 0.04 on York Urban's."""
 _PAST_CHANCE = 25.0
 """Of a world's :attr:`Upright.gain`: 16 was the most in 400 sets of 20 to 300 unrelated segments."""
+_ROLLS = 60.0
+"""So many rolls of a held camera can be told apart, where the upright direction is not seen."""
 _OUT_OF_ORDER = np.log(1e6)
 """A direction at no right angle to the others must be this sure: what is nearly parallel gathers to such points."""
 _SAME_POINT = np.cos(np.radians(6.0))
@@ -109,8 +111,8 @@ def check_upright(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint]
 
     The world is there if one of its points stands the test alone, or several together, or if its log likelihood is past what
     unrelated segments reach. Then each point, best first, has the lines that those before leave over speak for it: a
-    direction has one angle to choose there, and none if it is at right angles to one that is already there. The horizon is
-    known from two points or more.
+    direction has one angle to choose there, or, at right angles to one that is already there, only the camera's roll, or
+    nothing. The horizon is known from two points or more.
     """
     lines = model.take(distinct_lines(model))
     points = world.points()
@@ -126,8 +128,9 @@ def check_upright(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint]
         tests = {}
         for k in range(len(points)):
             if k not in values:
-                fixed = k > 0 and any(j > 0 and families[j] == families[k] for j in values)
-                tests[k] = evidence(rest, points[k : k + 1], 0 if fixed else 1, 1.0 if fixed else max(len(rest), 1.0))
+                fixed = k > 0 and families[k] in [families[j] for j in values]
+                choices = (1.0 if 0 in values else _ROLLS) if fixed else max(len(rest), 1.0)
+                tests[k] = evidence(rest, points[k : k + 1], 0 if fixed else 1, choices)
         best = max(tests, key=lambda k: alone[k] if not values else tests[k])
         if tests[best] < _LIKELY:
             break

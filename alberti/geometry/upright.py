@@ -30,7 +30,7 @@ _PAIRED = 14
 _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
-_STARTS = 5
+_STARTS = 4
 _SEARCHED, _USED = 160, 300
 """So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
@@ -40,6 +40,9 @@ _APART = math.radians(5.0)
 """Nearer horizontal directions are one."""
 _GAIN = 5.0
 """A horizontal direction has to raise the log likelihood by so much: the price of its azimuth."""
+_MANHATTAN = 25.0
+"""Log odds of a Manhattan world before the picture is seen: others have to explain it so much better. Segments of one wall err
+together, so that odds on a few of them are no odds."""
 _RIGHT_ANGLE = math.radians(4.0)
 """Azimuths nearer to a right angle are tried as one family."""
 
@@ -63,17 +66,17 @@ class Upright:
     gain: float
     """The score less the price of azimuths and unlikely cameras: what worlds are compared by."""
     covariance: np.ndarray
-    """Of rotation vector (3), log focal if it was free, one azimuth a family."""
+    """Of rotation vector (3), log focal, one azimuth a family."""
 
     @property
     def manhattan(self) -> bool:
         """Whether all horizontal directions are one family of two."""
         return len(self.families) == 2 and bool(self.families[0] == self.families[1])
 
-    def triad(self) -> np.ndarray:
-        """(3, 3) columns: the upright direction between the first family's two, a start for a Manhattan world's refinement."""
-        down, level = self.directions()[:2]
-        return np.stack([level, down, np.cross(level, down)], axis=1)
+    @property
+    def preference(self) -> float:
+        """The gain, and what a Manhattan world has in advance."""
+        return self.gain + (_MANHATTAN if self.manhattan else 0.0)
 
     def directions(self) -> np.ndarray:
         """(1 + K, 3): down, then the horizontal ones."""
@@ -187,14 +190,11 @@ def scan(model: SegmentModel, down: np.ndarray, focal: float, most: int) -> Upri
     return Upright(basis, focal, azimuths, np.arange(len(chosen)), shares, -np.inf, -np.inf, np.eye(3))
 
 
-def refine(model: SegmentModel, start: Upright, prior: FocalPrior | None, iterations: int, *, level: bool = True) -> Upright:
-    """Maximum likelihood (EM, Gauss-Newton) of down, azimuths and, under a prior, focal length.
-
-    With ``level`` the roll is drawn towards none.
-    """
+def refine(model: SegmentModel, start: Upright, prior: FocalPrior, iterations: int) -> Upright:
+    """Maximum likelihood (EM, Gauss-Newton) of down, azimuths and focal length, which its prior and level cameras draw on."""
     now, best = start, None
     for step_index in range(iterations + 1):
-        score, information, pull, weights = _expectation(model, now, prior, level)
+        score, information, pull, weights = _expectation(model, now, prior)
         covariance = DISPERSION * np.linalg.inv(information)
         now = replace(now, score=score, gain=_gain(now, score, prior), covariance=covariance, weights=weights)
         if best is None or now.gain >= best.gain:
@@ -203,24 +203,22 @@ def refine(model: SegmentModel, start: Upright, prior: FocalPrior | None, iterat
             break
         step = -np.linalg.solve(information, pull)
         step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
-        now = _moved(now, step, prior is not None)
+        now = _moved(now, step)
         if np.abs(step).max() < 3e-5:
             break
     assert best is not None
     return best
 
 
-def _moved(now: Upright, step: np.ndarray, free_focal: bool) -> Upright:
+def _moved(now: Upright, step: np.ndarray) -> Upright:
     rotation = rotate(step[:3]) @ now.rotation
-    focal = float(np.clip(now.focal * math.exp(step[3]), 0.2, 20.0)) if free_focal else now.focal
-    turns = step[3 + free_focal :]
+    focal = float(np.clip(now.focal * math.exp(step[3]), 0.2, 20.0))
+    turns = step[4:]
     azimuths = now.azimuths + (turns[now.families] if len(turns) else 0.0)
     return replace(now, rotation=rotation, focal=focal, azimuths=azimuths)
 
 
-def _expectation(
-    model: SegmentModel, now: Upright, prior: FocalPrior | None, level: bool
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+def _expectation(model: SegmentModel, now: Upright, prior: FocalPrior) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Log likelihood against chance, Gauss-Newton matrix and gradient of its negative, and the shares of the directions."""
     directions = now.directions()
     errors, slopes = model.errors(directions, now.focal)
@@ -235,9 +233,8 @@ def _expectation(
         y * slopes[..., 2] - z * slopes[..., 1],
         z * slopes[..., 0] - x * slopes[..., 2],
         x * slopes[..., 1] - y * slopes[..., 0],
+        x * slopes[..., 0] + y * slopes[..., 1],
     ]
-    if prior is not None:
-        columns.append(x * slopes[..., 0] + y * slopes[..., 1])
     count = int(now.families.max()) + 1 if len(now.families) else 0
     turned = (slopes * now.level_slopes()[:, None]).sum(axis=2)
     for family in range(count):
@@ -249,14 +246,11 @@ def _expectation(
     # A turn about the upright direction and one of all azimuths are the same: this keeps the first from being used.
     information[:3, :3] += 1e3 * np.outer(directions[0], directions[0]) + 1e-6 * np.eye(3)
     information[3:, 3:] += 1e-6 * np.eye(len(information) - 3)
-    if prior is not None:
-        deviation = float(prior.deviation(now.focal))
-        information[3, 3] += DISPERSION / prior.sigma**2
-        pull[3] += DISPERSION * deviation / prior.sigma
-    if level:
-        roll_pull, roll_stiffness, slope = _roll(directions[0])
-        information[:3, :3] += DISPERSION * roll_stiffness * np.outer(slope, slope)
-        pull[:3] += DISPERSION * roll_pull * slope
+    information[3, 3] += DISPERSION / prior.sigma**2
+    pull[3] += DISPERSION * float(prior.deviation(now.focal)) / prior.sigma
+    roll_pull, roll_stiffness, slope = _roll(directions[0])
+    information[:3, :3] += DISPERSION * roll_stiffness * np.outer(slope, slope)
+    pull[:3] += DISPERSION * roll_pull * slope
     # Shares of a Dirichlet prior: ten segments, spread evenly.
     sums = np.concatenate([share.sum(axis=1), [(chance / total).sum()]]) + 10 / (len(directions) + 1)
     return score, information, pull, sums / sums.sum()
@@ -292,15 +286,18 @@ def from_triad(triad: Triad) -> Upright:
     )
 
 
-def _gain(found: Upright, score: float, prior: FocalPrior | None) -> float:
+def _gain(found: Upright, score: float, prior: FocalPrior) -> float:
     """Log likelihood, beliefs, and the price of azimuths."""
     count = int(found.families.max()) + 1 if len(found.families) else 0
-    known = float(_known(found.rotation[:, DOWN])) - (0.0 if prior is None else 0.5 * float(prior.deviation(found.focal)) ** 2)
+    known = float(_known(found.rotation[:, DOWN])) - 0.5 * float(prior.deviation(found.focal)) ** 2
     return score + _BELIEF * known - _GAIN * count
 
 
 def tied(found: Upright) -> list[Upright]:
-    """The same with pairs of azimuths that are nearly at right angles made one family: the nearest pair first, then all."""
+    """The same with pairs of azimuths that are nearly at right angles made one family, and the first pair as all there is.
+
+    The pair nearest to a right angle first, then it and the next, and so on.
+    """
     pairs = []
     for i in range(len(found.azimuths)):
         for j in range(i):
@@ -310,7 +307,7 @@ def tied(found: Upright) -> list[Upright]:
     families = list(range(len(found.azimuths)))
     azimuths = found.azimuths.copy()
     used: set[int] = set()
-    result = []
+    result: list[Upright] = []
     for _, j, i in sorted(pairs):
         if {i, j} & used:
             continue
@@ -320,30 +317,33 @@ def tied(found: Upright) -> list[Upright]:
         azimuths[j] += gap / 2
         families[i] = families[j]
         index = np.unique(families, return_inverse=True)[1]
+        if not result:
+            weights = found.weights[[0, 1 + i, 1 + j, -1]]
+            result.append(
+                replace(found, azimuths=azimuths[[i, j]], families=np.zeros(2, dtype=int), weights=weights / weights.sum())
+            )
         result.append(replace(found, azimuths=azimuths.copy(), families=index))
     return result
 
 
 def find_upright(
-    model: SegmentModel, candidates: np.ndarray, triads: list[Triad], *, focal: float | None, prior: FocalPrior, most: int = 5
+    model: SegmentModel, candidates: np.ndarray, triads: list[Triad], *, prior: FocalPrior, most: int = 5
 ) -> Upright | None:
     """The most likely world of an upright direction and up to ``most`` horizontal ones; None where no hypothesis is left.
 
     Args:
         candidates: (C, 3) points that many segments point at, best first.
         triads: further hypotheses.
-        focal: in frame units; None: estimated under ``prior``.
+        prior: of the focal length.
     """
-    free = None if focal is not None else prior
-    focals = np.array([focal]) if focal is not None else prior.values()[1:-1]
     searched = model.take(np.arange(min(len(model), _SEARCHED)))
     wide = searched.with_noise(SEARCH_NOISE[0])
-    starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, focals, prior)]
-    worlds = [refine(searched, start, free, 3, level=focal is None) for start in starts]
-    worlds += [refine(searched, from_triad(triad), free, 3, level=focal is None) for triad in triads]
+    starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, prior.values()[1:-1], prior)]
+    worlds = [refine(searched, start, prior, 3) for start in starts]
+    worlds += [refine(searched, from_triad(triad), prior, 3) for triad in triads]
     if not worlds:
         return None
-    for best in sorted(worlds, key=lambda world: -world.gain)[:2]:
-        worlds += [refine(searched, pair, free, 3, level=focal is None) for pair in tied(best)]
-    best = max(worlds, key=lambda world: world.gain)
-    return refine(model.take(np.arange(min(len(model), _USED))), best, free, 20, level=focal is None)
+    for best in sorted(worlds, key=lambda world: -world.preference)[:2]:
+        worlds += [refine(searched, pair, prior, 3) for pair in tied(best)]
+    best = max(worlds, key=lambda world: world.preference)
+    return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 20)

@@ -85,7 +85,10 @@ def estimate_vanishing_points(
     principal_point: tuple[float, float] | None = None,
     max_points: int = 6,
 ) -> VanishingPointEstimate:
-    """Vanishing points by maximum likelihood: an orthogonal triad where there is one, then further horizontal points.
+    """Vanishing points by maximum likelihood; docs/vanishing_points.md has the method.
+
+    With a camera an orthogonal triad where there is one, then further points. Without one the upright direction and horizontal
+    ones at any angle to each other; a right angle between two is used where the segments fit it.
 
     Args:
         segments: (N, 4) pixels, as :func:`alberti.geometry.line_segments.detect_line_segments` gives them.
@@ -111,7 +114,7 @@ def estimate_vanishing_points(
     triad, model = find_triad(model, candidates, focal=focal, prior=prior)
     if triad is None:
         return _describe(segments, frame, [], None, focal)
-    world = None if camera is not None else find_upright(model, candidates, [triad], focal=None, prior=prior)
+    world = None if camera is not None else find_upright(model, candidates, [triad], prior=prior)
     found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
     if not found:
         found = lone_point(model, triad)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from alberti.data.scenes import STYLES, TRAINING_STYLES, SceneConfig, casting, render_batch, render_scenes
+from alberti.data.scenes import STYLES, TRAINING_STYLES, SceneConfig, casting, render_batch, render_junctions, render_scenes
 from alberti.data.scenes.captions import write_captions
 from alberti.data.scenes.render import build
 from alberti.data.scenes.styles import MATERIALS, WEATHERS
 from alberti.data.scenes.visible import look
 from alberti.errors import ConfigError
+from alberti.geometry.camera import Camera, vanishing_points_to_directions
 
 CPU = torch.device("cpu")
 CONFIG = SceneConfig(width=72, height=60)
@@ -215,3 +216,15 @@ def test_gpu_agrees_but_for_rounding():
     assert close.float().mean() > 0.995
     difference = (cpu["image"].int() - gpu["image"].cpu().int()).abs()
     assert (difference <= 2).float().mean() > 0.99
+
+
+def test_streets_that_meet_share_the_upright_direction_and_not_the_others() -> None:
+    batch = render_junctions(["a", "b"], 1, SceneConfig(width=48, height=32, supersample=1))
+    assert batch["image"].shape == (2, 3, 32, 48)
+    for row in range(2):
+        camera = Camera.from_intrinsics(batch["intrinsics"][row].tolist(), 48, 32)
+        points = batch["vanishing_points"][row].numpy()
+        rays = vanishing_points_to_directions(points[np.abs(points).max(axis=1) > 0], camera)
+        upright = np.abs(rays @ batch["down"][row].numpy())
+        assert ((upright < 1e-5) | (upright > 1 - 1e-5)).all()
+        assert 20 <= abs(np.degrees(batch["angle"][row].item())) <= 70

@@ -1,0 +1,97 @@
+"""Worlds of an upright direction and horizontal ones at any angle, seen by an unknown camera."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from synthetic_lines import rotation, segments_towards
+
+from alberti.geometry import upright
+from alberti.geometry.camera import Camera, directions_to_vanishing_points
+from alberti.geometry.manhattan import FocalPrior, find_candidates_twice
+from alberti.geometry.segment_likelihood import Frame, SegmentModel
+from alberti.geometry.upright import Upright, _expectation, _moved, find_upright
+from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
+
+CAMERA = Camera(600.0, 600.0, 319.5, 239.5, 640, 480)
+STREETS = (10.0, 50.0, 125.0)
+"""Azimuths in degrees; no two at right angles."""
+
+
+def points_of(world: np.ndarray, azimuths: tuple[float, ...]) -> np.ndarray:
+    """(1 + K, 3) vanishing points of the upright direction and of horizontal ones."""
+    angle = np.radians(azimuths)
+    level = np.stack([np.sin(angle), np.zeros_like(angle), np.cos(angle)], axis=1)
+    return directions_to_vanishing_points(np.concatenate([[[0.0, 1.0, 0.0]], level]) @ world.T, CAMERA)
+
+
+def horizon_gap(world: np.ndarray, horizon: tuple[float, float, float]) -> float:
+    """The larger vertical gap at the left and right edge by the picture's height."""
+    a, b, c = np.linalg.inv(CAMERA.matrix()).T @ world[:, 1]
+    gaps = [abs((a * x + c) / b - (horizon[0] * x + horizon[2]) / horizon[1]) for x in (0, 639)]
+    return max(gaps) / 480
+
+
+@pytest.mark.parametrize("view", [(0, 4, 0), (25, -8, 3), (-40, 12, -2)])
+def test_streets_at_odd_angles_have_their_horizon_and_points(view: tuple[float, float, float]) -> None:
+    world = rotation(*view)
+    points = points_of(world, STREETS)
+    segments = segments_towards(points, CAMERA, 25, np.random.default_rng(3), noise=0.3, outliers=40)
+    found = estimate_vanishing_points(segments, 640, 480)
+    assert found.horizon is not None
+    assert horizon_gap(world, found.horizon) < 0.02
+    assert angles_between_points(points, found.points, CAMERA).min(axis=1).max() < 1.5
+    assert found.roll == pytest.approx(view[2], abs=0.7)
+
+
+def test_the_horizon_of_a_view_up_at_towers_is_level() -> None:
+    world = rotation(35, 33, 2)
+    segments = segments_towards(points_of(world, (0.0, 90.0)), CAMERA, 25, np.random.default_rng(4), noise=0.4, outliers=60)
+    found = estimate_vanishing_points(segments, 640, 480)
+    assert found.roll == pytest.approx(2, abs=1)
+    assert found.pitch == pytest.approx(33, abs=2)
+
+
+def world_of(azimuths: tuple[float, ...]) -> Upright:
+    points = points_of(rotation(20, 6, 1), azimuths)
+    segments = segments_towards(points, CAMERA, 25, np.random.default_rng(5), noise=0.3, outliers=20)
+    model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
+    found = find_upright(model, find_candidates_twice(model), [], prior=FocalPrior.for_size(640, 480))
+    assert found is not None
+    return found
+
+
+def test_right_angles_are_one_family_and_others_are_not() -> None:
+    assert world_of((0.0, 90.0)).manhattan
+    odd = world_of((0.0, 55.0))
+    assert len(set(odd.families.tolist())) >= 2
+    gap = np.degrees(np.abs(odd.azimuths[0] - odd.azimuths[1])) % 180
+    assert min(gap, 180 - gap) == pytest.approx(55, abs=1.5)
+
+
+def test_the_likelihood_s_gradient_is_the_slope_of_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upright, "_ROLL", 1e6)  # the value is without the beliefs
+    points = points_of(rotation(20, 6, 1), STREETS)
+    segments = segments_towards(points, CAMERA, 15, np.random.default_rng(6), noise=1.0, outliers=10)
+    model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
+    shares = np.array([0.2, 0.2, 0.2, 0.2, 0.2])
+    basis = rotation(20.4, 6.3, 1.5)
+    angle = np.radians(STREETS) + 0.004
+    world = Upright(basis, 600 / 320, angle, np.arange(3), shares, 0.0, 0.0, np.eye(7))
+    wide = FocalPrior(median=600 / 320, sigma=1e6)
+    pull = _expectation(model, world, wide)[2]
+    for index in range(7):
+        step = np.zeros(7)
+        step[index] = 1e-6
+        up, down = (_expectation(model, _moved(world, sign * step), wide)[0] for sign in (1, -1))
+        assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
+
+
+def test_a_moved_family_stays_at_right_angles() -> None:
+    world = Upright(
+        np.eye(3), 1.8, np.array([0.1, 0.1 + np.pi / 2]), np.zeros(2, dtype=int), np.full(4, 0.25), 0.0, 0.0, np.eye(5)
+    )
+    moved = _moved(world, np.array([0.02, 0.0, -0.01, 0.1, 0.3]))
+    np.testing.assert_allclose(moved.directions() @ moved.directions().T, np.eye(3), atol=1e-12)
+    assert moved.focal == pytest.approx(1.8 * np.exp(0.1))
+    assert replace(moved, families=np.array([0, 1])).manhattan is False
