@@ -55,7 +55,8 @@ class DiodeReader:
         if not self._frames:
             found = ", ".join(sorted(path.name for path in self.root.iterdir())[:8]) or "nothing"
             raise DataError(
-                f"{self.root}: no DIODE depth: expected [val/]outdoor/scene_*/scan_*/*_outdoor_*_depth.npy, or indoors, found {found}"
+                f"{self.root}: no DIODE depth: expected [val/]outdoor/scene_*/scan_*/*_outdoor_*_depth.npy, or indoors, "
+                f"found {found}"
             )
 
     def frames(self, split: str | Path | None = None) -> list[DiodeFrame]:

@@ -110,7 +110,8 @@ def read_prediction(path: str | Path) -> np.ndarray:
     array = read_array(path, what="prediction")
     if array.dtype.kind != "f":
         raise DataError(
-            f"{path}: expected floats (metres, or inverse relative depth), got {array.dtype}; whole numbers belong in a 16-bit PNG"
+            f"{path}: expected floats (metres, or inverse relative depth), got {array.dtype}; whole numbers belong in a 16-bit "
+            "PNG"
         )
     squeezed = array.reshape([length for length in array.shape if length != 1] or [1])
     if squeezed.ndim != 2:

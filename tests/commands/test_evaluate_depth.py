@@ -266,8 +266,9 @@ def test_diode(tmp_path):
     name = "00022_00193_outdoor_010_000"
     np.save(folder / f"{name}_depth.npy", depth[..., None])
     np.save(folder / f"{name}_depth_mask.npy", np.ones((24, 32)))
-    np.save(tmp_path / f"{name}.npy", depth * 1.2)
-    evaluate_depth(predictions=tmp_path, diode=tmp_path / "val", out=tmp_path / "out.json")
+    (tmp_path / "made").mkdir()
+    np.save(tmp_path / "made" / f"{name}.npy", depth * 1.2)
+    evaluate_depth(predictions=tmp_path / "made", diode=tmp_path / "val", out=tmp_path / "out.json")
     summary = json.loads((tmp_path / "out.json").read_text())
     assert (summary["protocol"], summary["ground_truth"], summary["n"]) == ("diode_outdoor", "diode", 1)
     assert summary["abs_rel"] == pytest.approx(0.2, abs=0.02)
