@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from alberti.depth.weights import only_variant
 from alberti.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -111,9 +112,16 @@ def load_dpt(path: str | Path, *, revision: str | None = None) -> "DPTForDepthEs
     try:
         with _quiet():
             loaded: Any = DPTForDepthEstimation.from_pretrained(
-                path, revision=revision or "main", use_safetensors=True, output_loading_info=True, dtype=torch.float32
+                path,
+                revision=revision or "main",
+                variant=only_variant(Path(path)) if Path(path).is_dir() else None,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=torch.float32,
             )
             network, report = loaded
+    except CheckpointError:
+        raise
     except Exception as error:  # transformers, safetensors and the hub client raise types of their own
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(

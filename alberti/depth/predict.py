@@ -114,7 +114,7 @@ def predict_folder(
     todo = [(name, path) for name, path in images if not _is_current(out / f"{name}.npy", path)]
     failed: list[str] = []
     with Progress("depth", len(images), "images", initial=len(images) - len(todo)) as progress:
-        for group in of_one_size(_readable(todo, failed), batch_size):
+        for group in of_one_size(_readable(todo, out, failed), batch_size):
             arrays = [image for _, image in group]
             for (name, _), depth in zip(group, predict_batch(model, arrays, options), strict=True):
                 if not np.isfinite(depth).all():
@@ -132,13 +132,14 @@ def _is_current(prediction: Path, picture: Path) -> bool:
     return prediction.is_file() and not changed_since(picture, prediction.stat().st_mtime)
 
 
-def _readable(images: Sequence[tuple[str, Path]], failed: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, picture) of the files that can be read; the others are reported."""
+def _readable(images: Sequence[tuple[str, Path]], out: Path, failed: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, picture) of the files that can be read; the others are reported, and what was predicted of older ones goes."""
     for name, path in images:
         try:
             yield name, read_image(path)
         except DataError as error:
             failed.append(str(error))
+            (out / f"{name}.npy").unlink(missing_ok=True)
             print(f"failed: {error}", file=sys.stderr)
 
 
