@@ -38,10 +38,10 @@ def check_output_folder(out: Path, inputs: Iterable[Path | None], *, option: str
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{option} {out}: a file; name the folder to write into")
-    inputs = [path for path in inputs if path is not None]
-    _check_apart(out, inputs, option)
+    given = [path for path in inputs if path is not None]
+    _check_apart(out, given, option)
     if not around:
-        for path in inputs:
+        for path in given:
             if any(_same(out, folder) for folder in _with_parents(path)):
                 raise ConfigError(f"{option} {out}: the input {path} lies in it; name a folder of its own for what is written")
     _check_writable(out / "x", option)

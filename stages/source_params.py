@@ -171,6 +171,7 @@ def in_project(path: str | Path, here: Path | None = None) -> Path:
     Prefect runs of another profile and experiments of DVC's queue work in copies of the project, below `.alberti/` and
     `.dvc/tmp/exps/`; the user's data lie beside the project itself, which `alberti doctor` looks at too.
     """
+    path = Path(path).expanduser()
     here = (here or Path.cwd()).resolve()
     for folder, names in itertools.product(here.parents, _COPIES):
         if folder.parts[-len(names) :] == names:

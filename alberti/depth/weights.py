@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from alberti.errors import CheckpointError
 from alberti.reading import first_line, reading
 
+_WEIGHTS_NAME = re.compile(r"model(?:\.(?P<variant>[\w-]+?))?(?:-\d{5}-of-\d{5})?\.safetensors")
+
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or of a ``torch.save`` file (a state dict, or one under "model" or "state_dict").
@@ -67,11 +69,9 @@ def only_variant(folder: Path) -> str | None:
         others = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
         found = f"only {others}, which would have to be unpickled" if others else "none"
         raise CheckpointError(f"{folder}: expected model.safetensors, found {found}; save it with safe_serialization=True")
-    variants = {
-        match[1] for name in names if (match := re.fullmatch(r"model\.([\w-]+?)(?:-\d{5}-of-\d{5})?\.safetensors", name))
-    }
-    plain = any(re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", name) for name in names)
-    return variants.pop() if not plain and len(variants) == 1 else None
+    found_as = [match["variant"] for name in names if (match := _WEIGHTS_NAME.fullmatch(name))]
+    variants = set(found_as) - {None}
+    return variants.pop() if None not in found_as and len(variants) == 1 else None
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -147,7 +147,7 @@ def usable_extras(folder: Path, index: dict[str, Any]) -> dict[str, list[str]] |
     entries = {}
     for name in EXTRAS:
         entry = index.get(name)
-        entries[name] = current_class(entry) if _is_known(entry) else ["transformers", defaults[name]]
+        entries[name] = current_class(entry) if entry and _is_known(entry) else ["transformers", defaults[name]]
     return entries
 
 

@@ -167,8 +167,8 @@ class DepthDiffusion:
         tokens, embeddings = len(self.tokenizer), self.text_encoder.config.vocab_size
         if tokens != embeddings:
             raise CheckpointError(
-                f"{folder / 'tokenizer'}: a vocabulary of {tokens} tokens, but text_encoder has embeddings of {embeddings}; the "
-                "two are not of one model: copy both again"
+                f"{folder / 'tokenizer'}: a vocabulary of {tokens} tokens, but text_encoder has embeddings of {embeddings}; "
+                "the two are not of one model: copy both again"
             )
 
     def _check_widths(self, folder: Path) -> None:
