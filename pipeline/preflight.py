@@ -126,10 +126,10 @@ def _project_lacks(project: Path) -> Iterator[str]:
     """DVC works in Git clones only."""
     if shutil.which("git") is None:
         yield "Git: not installed; DVC, which runs the stages, needs it"
-    elif not any((folder / ".git").exists() for folder in (project.resolve(), *project.resolve().parents)):
+    elif not (project / ".git").exists():
         yield (
-            "Git: this folder is no Git clone (was it downloaded as a ZIP file?), and DVC, which runs the stages, needs one: clone it "
-            "with `git clone`, or make it one: `git init && git add -A && git commit -m start` (see README)"
+            "Git: this folder is no Git clone (was it downloaded as a ZIP file?), and DVC, which runs the stages, needs one: "
+            "clone it with `git clone`, or make it one: `git init && git add -A && git commit -m start` (see README)"
         )
 
 
@@ -242,11 +242,11 @@ def _in_hub_cache(repository: str, file: str, revision: str | None) -> bool:
 
 
 def doctor(
+    profile: Annotated[str | None, typer.Option(help="Check this profile; exit code 1 if it cannot run.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, such as prepare.train.root=/data/holicity."),
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="Check this profile; exit code 1 if it cannot run.")] = None,
     set_param: Annotated[
         list[str] | None, typer.Option("--set-param", "-S", metavar="KEY=VALUE", help="An override, as `dvc exp run` takes it.")
     ] = None,

@@ -64,8 +64,8 @@ def vanishing_points_of(dataset: Dataset, section: FinetuneParams) -> dict[str, 
     if section.vanishing_points == "dataset":
         if section.constraint is not None and not any(sample.vanishing_points for sample in dataset):
             raise DataError(
-                f"{dataset.folder}: none of its {len(dataset)} pictures comes with vanishing points, which the constraint needs; set "
-                "finetune.vanishing_points=detected to take those that stage annotate found"
+                f"{dataset.folder}: none of its {len(dataset)} pictures comes with vanishing points, which the constraint "
+                "needs; set finetune.vanishing_points=detected to take those that stage annotate found"
             )
         return {sample.id: sample.vanishing_points or [] for sample in dataset}
     from alberti.annotate import read_annotations

@@ -21,9 +21,9 @@ from alberti.reading import read_json, read_lines, reading
 SCHEMA_VERSION = 1
 _PNG16 = "png16"
 DEPTH_NEEDED = (
-    "; the diffusion model is trained on pictures with depth in metres. Photographs without: predict it with a metric model "
-    "(alberti predict-depth MODEL PHOTOS --out ROOT/depth, with the photographs in ROOT/images), set options.depth_format to npy "
-    "and prepare them again"
+    "; the diffusion model is trained on pictures with depth in metres. Of photographs without, predict it with a metric model "
+    "(with them in ROOT/images, `alberti predict-depth MODEL ROOT/images --out ROOT/depth`), set options.depth_format to npy and "
+    "prepare them again"
 )
 """What to do about pictures without depth, behind a message."""
 
