@@ -22,8 +22,8 @@ SCHEMA_VERSION = 1
 _PNG16 = "png16"
 DEPTH_NEEDED = (
     "; the diffusion model is trained on pictures with depth in metres. Of photographs without, predict it with a metric model "
-    "(with them in ROOT/images, `alberti predict-depth MODEL ROOT/images --out ROOT/depth`), set options.depth_format to npy and "
-    "prepare them again"
+    "(with them in ROOT/images, `alberti predict-depth MODEL ROOT/images --out ROOT/depth`), set options.depth_format to npy "
+    "and prepare them again"
 )
 """What to do about pictures without depth, behind a message."""
 
