@@ -15,7 +15,6 @@ from alberti.data.sources import READERS, evenly, limited, open_source, reader_o
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_file
 
-
 VKITTI2_SHRUNK = (725.0087 * 124 / 1242, 725.0087 * 37 / 375, 621 * 124 / 1242 - 0.5, 187.5 * 37 / 375 - 0.5)
 """The release's camera at the size of the fixture's pictures."""
 

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,10 @@ class Reader:
     read: Callable[[Path], Any]
     """Reads the file of that path."""
     count: int = 150
+    span: tuple[int, int] | None = None
+    """The bytes that are damaged; None: all."""
+    mend: Callable[[bytes], bytes] = bytes
+    """What is done to a damaged file, so that the damage is not all that a check sum shows."""
 
 
 def _picture() -> Image.Image:
@@ -72,6 +78,26 @@ def _rich_png(folder: Path) -> Path:
     _picture().convert("RGBA").save(buffer, "PNG", pnginfo=info, icc_profile=b"\0" * 200, dpi=(72, 72))
     (folder / "a.png").write_bytes(buffer.getvalue())
     return folder / "a.png"
+
+
+def _with_checksums(data: bytes) -> bytes:
+    """A PNG whose chunks have the check sums of what they hold now."""
+    parts, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        body = data[place + 4 : place + 8 + length]
+        parts += [data[place : place + 4], body, struct.pack(">I", zlib.crc32(body))]
+        place += 12 + length
+    return b"".join([*parts, data[place:]])
+
+
+def _tagged_jpeg(folder: Path) -> Path:
+    """A JPEG with EXIF of several kinds, its block first in the file."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x011A], exif[0x8827] = 6, "maker", 72.5, 100
+    exif.get_ifd(0x8825).update({1: "N", 2: (50.0, 30.0, 1.5)})
+    _picture().save(folder / "a.jpg", exif=exif)
+    return folder / "a.jpg"
 
 
 def _gray16(folder: Path) -> Path:
@@ -291,7 +317,10 @@ READERS = [
     Reader("read_image lzw.tif", _image(".tif", compression="tiff_lzw"), read_image),
     Reader("read_image .avif", _image(".avif"), read_image, count=60),
     Reader("read_image .jp2", _image(".jp2"), read_image, count=60),
-    Reader("read_image rich.png", _rich_png, read_image, count=400),
+    Reader("read_image rich.png", _rich_png, read_image, count=400, mend=_with_checksums),
+    Reader("read_image_size rich.png", _rich_png, read_image_size, mend=_with_checksums),
+    Reader("read_image EXIF", _tagged_jpeg, read_image, count=400, span=(2, 220)),
+    Reader("read_image_size EXIF", _tagged_jpeg, read_image_size, count=400, span=(2, 220)),
     Reader("read_image float.tif", _float_tiff, read_image),
     Reader("read_depth png16", _gray16, read_depth),
     Reader("depth vkitti2", _gray16, lambda path: read_depth_as(path, "vkitti2", 100.0)),
