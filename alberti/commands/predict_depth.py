@@ -76,7 +76,8 @@ def _folder_images(images: Path, problems: list[str]) -> list[tuple[str, Path]]:
     named = [(_name(name, path), path) for name, path in paths]
     in_kitti = [pair for pair, (_, path) in zip(named, paths, strict=True) if _frame(path) is not None]
     # KITTI's gray cameras are no pictures that anything is measured on
-    return named if not in_kitti else [pair for pair in named if "/image_00/" not in pair[0] and "/image_01/" not in pair[0]]
+    gray = {"image_00", "image_01"} if in_kitti else set()
+    return [pair for pair in named if not gray & set(Path(os.path.abspath(pair[1])).parts)]
 
 
 def _frame(path: Path) -> "Frame | None":
