@@ -275,7 +275,7 @@ def test_diode(tmp_path):
 
 
 def test_what_lies_there_is_said_where_predictions_are_missing(kitti, run, tmp_path):
-    folder, frames, _ = kitti
+    _, frames, _ = kitti
     wrong = tmp_path / "wrong"
     (wrong / "deep").mkdir(parents=True)
     np.save(wrong / "deep" / f"{frames[0].index:010d}_pred.npy", np.ones((40, 64)))
@@ -329,9 +329,8 @@ def test_diode_indoors_and_outdoors(tmp_path):
         Image.new("RGB", (32, 24)).save(folder / f"{name}.JPG")
         np.save(tmp_path / "made" / f"{name}.npy", depth * 1.2)
     listed = tmp_path / "list.csv"
-    listed.write_bytes(
-        "\ufeff".encode() + "".join(f"/data/my diode/{s}/{n}.png,x_depth.npy,m\r\n" for s, n in names.items()).encode()
-    )
+    lines = "".join(f"/data/my diode/{scenes}/{name}.png,x_depth.npy,m\r\n" for scenes, name in names.items())
+    listed.write_text(lines, encoding="utf-8-sig")
 
     def run(**options):
         evaluate_depth(predictions=tmp_path / "made", out=tmp_path / "o.json", **options)

@@ -164,15 +164,8 @@ def test_every_root_of_kitti_goes_through_both_commands(model: Path, tmp_path: P
     drive = Path("raw") / frame.date / frame.drive
     write_image(tmp_path / "kitti" / drive / "image_00/data/0000000000.png", image)
     options = {"kitti": tmp_path / "kitti", "split": tmp_path / "kitti/splits/test.txt", "protocol": "eigen_benchmark"}
-    roots = [
-        ".",
-        "raw",
-        drive.parent,
-        drive,
-        drive / "image_02",
-        drive / "image_02/data",
-        drive / "image_02/data/0000000000.png",
-    ]
+    data = drive / "image_02/data"
+    roots = [".", "raw", drive.parent, drive, data.parent, data, data / "0000000000.png"]
     for number, root in enumerate(roots):
         out = tmp_path / f"out{number}"
         predict_depth(model, tmp_path / "kitti" / root, out)
