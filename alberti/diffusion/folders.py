@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from alberti.errors import CheckpointError
+from alberti.errors import CheckpointError, DataError
 from alberti.reading import first_line, read_json, reading
 
 MIRRORS = "sd2-community/stable-diffusion-2-depth"
@@ -61,8 +61,10 @@ def component_config(folder: Path, component: str, file: str = "config.json") ->
         raise CheckpointError(
             f"{path}: missing; expected a model folder in diffusers' layout: unet, vae, text_encoder, tokenizer, scheduler"
         )
-    with reading(path, "model's configuration", CheckpointError):
+    try:
         config = read_json(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object")
     return config
