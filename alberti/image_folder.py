@@ -64,7 +64,10 @@ def find_images(root: Path, *, on_error: Callable[[str, OSError], None], left_ou
 
 def no_pictures(root: Path, left_out: LeftOut) -> DataError:
     """The error of a folder in which nothing was found."""
-    return DataError(f"{root}: no pictures in it or below; found {left_out.found()} (read are {', '.join(picture_suffixes())})")
+    hint = f"; {note}" if (note := left_out.note()) else ""
+    return DataError(
+        f"{root}: no pictures in it or below; found {left_out.found()} (read are {', '.join(picture_suffixes())}){hint}"
+    )
 
 
 def is_picture(name: str) -> bool:
