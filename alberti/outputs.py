@@ -47,6 +47,12 @@ def check_output_folder(out: Path, inputs: Iterable[Path | None], *, option: str
     _check_writable(out / "x", option)
 
 
+def check_two_outputs(out: Path, folder: Path, option: str) -> None:
+    """Refuse a folder to write, that ``option`` names, in the place of the file ``out``."""
+    if any(os.path.abspath(place) == os.path.abspath(out) for place in (folder, *Path(os.path.abspath(folder)).parents)):
+        raise ConfigError(f"{option} {folder}: --out {out} is to be a file there; name two places")
+
+
 def check_beside(path: Path, begins: str, option: str = "--out") -> None:
     """Refuse to overwrite ``path``, a file that is written beside the one that was named, unless it begins as ours do."""
     if not path.exists():

@@ -281,6 +281,8 @@ def test_places_among_the_pictures_are_refused_before_the_first(photos: Path, tm
         {"out": rows, "overlays": photos / "overlays"},
         {"out": rows, "overlays": tmp_path},
         {"out": rows, "overlays": photos / "c.jpg"},
+        {"out": tmp_path / "new", "overlays": tmp_path / "new"},
+        {"out": tmp_path / "new", "overlays": tmp_path / "new/deep"},
     ):
         with pytest.raises(ConfigError, match=r"--(out|overlays)"):
             annotate_folder(photos, workers=1, **options)

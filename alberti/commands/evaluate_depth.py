@@ -80,7 +80,7 @@ def evaluate_depth(
 
 
 def _check_outputs(out: Path, pictures: Path | None, inputs: list[Path | None]) -> None:
-    from alberti.outputs import check_beside, check_output_file, check_output_folder
+    from alberti.outputs import check_beside, check_output_file, check_output_folder, check_two_outputs
 
     table = out.with_suffix(".csv")
     for path in (out, table):
@@ -88,6 +88,8 @@ def _check_outputs(out: Path, pictures: Path | None, inputs: list[Path | None]) 
     check_beside(table, "id,abs_rel,")
     if pictures is not None:
         check_output_folder(pictures, inputs, option="--pictures", around=False)
+        for path in (out, table):
+            check_two_outputs(path, pictures, "--pictures")
 
 
 def _source(
