@@ -179,3 +179,12 @@ def test_a_depth_map_is_no_mask_palette_or_float(tmp_path: Path) -> None:
         Image.new(mode, (4, 3)).save(tmp_path / "a.tif")
         with pytest.raises(DataError, match=r"a\.tif"):
             read_depth(tmp_path / "a.tif")
+
+
+def test_a_damaged_png_that_claims_to_be_vast_is_refused_at_once(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 2**30, 2**30, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + ODD_CHUNKS["large profile"] + _chunk(b"IDAT", zlib.compress(b"\0"))
+    (tmp_path / "vast.png").write_bytes(data)
+    for read in (read_image, read_picture_header, read_depth):
+        with pytest.raises(DataError, match=r"vast\.png: "):
+            read(tmp_path / "vast.png")
