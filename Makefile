@@ -28,9 +28,9 @@ params: $(STAMP)
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
-	test -x $(VENV)/bin/python || "$(PYTHON)" -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --editable '.[dev]'
+	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV)
+	"$(BIN)/python" -m pip install --quiet --upgrade pip
+	"$(BIN)/python" -m pip install --editable '.[dev]'
 	@touch $@
 
 # what runs made; the environment stays

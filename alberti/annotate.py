@@ -21,7 +21,7 @@ from alberti.geometry.vanishing_points import angles_between_points, check_princ
 from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
 from alberti.images import read_image, write_image
 from alberti.metrics.perspective import angular_accuracy
-from alberti.outputs import check_output_file, check_output_folder
+from alberti.outputs import check_output_file, check_output_folder, check_two_outputs
 from alberti.overlays import draw_annotation
 from alberti.parallel import check_workers, ordered_map
 from alberti.partial_file import PartialFile
@@ -151,6 +151,7 @@ def annotate_folder(
     check_output_file(out, [root])
     if overlays is not None:
         check_output_folder(Path(overlays), [root], option="--overlays", around=False)
+        check_two_outputs(out, Path(overlays), "--overlays")
     if focal is not None and not (np.isfinite(focal) and focal > 0):
         raise ConfigError(f"focal: expected pixels above 0, got {focal}")
     if principal_point is not None and not np.isfinite(principal_point).all():

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from alberti.errors import CheckpointError, DataError
@@ -73,7 +72,7 @@ class Checkpoints:
         self.run_key, self.keep = run_key, keep
 
     def _steps(self) -> list[int]:
-        return sorted((int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*")), reverse=True)
+        return sorted((int(path.name[5:]) for path in self.folder.glob("step-*") if path.name[5:].isdigit()), reverse=True)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the checkpoint of ``step`` and delete all but the newest ``keep``."""
@@ -97,7 +96,7 @@ class Checkpoints:
         for step in steps:
             try:
                 return step, self._load(self.folder / f"step-{step}")
-            except (DataError, SafetensorError, OSError, KeyError) as error:
+            except Exception as error:  # a damaged checkpoint may hold anything
                 problems.append(f"step {step}: {error}")
                 if is_main():
                     print(

@@ -64,7 +64,10 @@ def find_images(root: Path, *, on_error: Callable[[str, OSError], None], left_ou
 
 def no_pictures(root: Path, left_out: LeftOut) -> DataError:
     """The error of a folder in which nothing was found."""
-    return DataError(f"{root}: no pictures in it or below; found {left_out.found()} (read are {', '.join(picture_suffixes())})")
+    hint = f"; {note}" if (note := left_out.note()) else ""
+    return DataError(
+        f"{root}: no pictures in it or below; found {left_out.found()} (read are {', '.join(picture_suffixes())}){hint}"
+    )
 
 
 def is_picture(name: str) -> bool:
@@ -77,20 +80,28 @@ def image_path(root: Path, relative: str) -> Path:
     return root if root.is_file() else root / relative
 
 
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _walk(
     root: Path, prefix: str, above: tuple[str, ...], on_error: Callable[[str, OSError], None], left_out: LeftOut
 ) -> Iterator[str]:
     try:
         with os.scandir(root / prefix) as entries:
-            names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            names = sorted((entry.name, is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         on_error(prefix or ".", error)
         return
-    for name, is_folder in names:
+    for name, folder in names:
         relative = f"{prefix}/{name}" if prefix else name
-        if is_folder and name == _DEPTH_FOLDER:
+        if folder and name == _DEPTH_FOLDER:
             left_out.depth_folders += 1
-        elif is_folder:
+        elif folder:
             real = os.path.realpath(root / relative)
             if real not in above:
                 yield from _walk(root, relative, (*above, real), on_error, left_out)

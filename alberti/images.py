@@ -107,6 +107,7 @@ def read_picture_header(path: str | Path) -> PictureHeader:
     with _reading_picture(path, "image"):
         try:
             with Image.open(path) as opened:
+                _check_pixels(opened, path)  # a PNG's orientation may stand behind its pixels
                 return _header(opened)
         except _NOT_MENDED:
             raise
@@ -137,9 +138,14 @@ def _decoded(path: Path) -> np.ndarray:
         raise
 
 
-def _pixels(opened: Image.Image, path: Path) -> np.ndarray:
+def _check_pixels(opened: Image.Image, path: Path) -> None:
+    """DataError for a picture that is too large, before anything is allocated for it."""
     if opened.width * opened.height > _MAX_PIXELS:
         raise DataError(f"{path}: {opened.width} x {opened.height} pixels; at most {_MAX_PIXELS} are read")
+
+
+def _pixels(opened: Image.Image, path: Path) -> np.ndarray:
+    _check_pixels(opened, path)
     opened.load()
     turn = _TURNS.get(_orientation(opened))
     return _to_rgb(opened if turn is None else opened.transpose(turn), path)
@@ -170,8 +176,11 @@ def _mended(path: Path) -> Image.Image | None:
     for wanted in ((b"tRNS", b"eXIf"), (b"tRNS",), ()):
         try:
             with Image.open(io.BytesIO(_needed_chunks(data, wanted))) as tried:
+                _check_pixels(tried, path)
                 tried.load()
                 return tried.copy()
+        except DataError:
+            raise
         except Exception:
             continue
     return None
@@ -251,8 +260,7 @@ def read_channels(path: str | Path, what: str = "depth map") -> np.ndarray:
     """The stored values of a picture file that is data, not a photograph: (H, W) or (H, W, C), nothing converted."""
     path = Path(path)
     with _reading_picture(path, what), Image.open(path) as opened:
-        if opened.width * opened.height > _MAX_PIXELS:
-            raise DataError(f"{path}: {opened.width} x {opened.height} pixels; at most {_MAX_PIXELS} are read")
+        _check_pixels(opened, path)
         opened.load()
         if opened.mode == "P":
             raise DataError(f"{path}: the {what} has a palette, so its values are no measurements")

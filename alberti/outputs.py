@@ -38,13 +38,19 @@ def check_output_folder(out: Path, inputs: Iterable[Path | None], *, option: str
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{option} {out}: a file; name the folder to write into")
-    inputs = [path for path in inputs if path is not None]
-    _check_apart(out, inputs, option)
+    given = [path for path in inputs if path is not None]
+    _check_apart(out, given, option)
     if not around:
-        for path in inputs:
+        for path in given:
             if any(_same(out, folder) for folder in _with_parents(path)):
                 raise ConfigError(f"{option} {out}: the input {path} lies in it; name a folder of its own for what is written")
     _check_writable(out / "x", option)
+
+
+def check_two_outputs(out: Path, folder: Path, option: str) -> None:
+    """Refuse a folder to write, that ``option`` names, in the place of the file ``out``."""
+    if any(os.path.abspath(place) == os.path.abspath(out) for place in (folder, *Path(os.path.abspath(folder)).parents)):
+        raise ConfigError(f"{option} {folder}: --out {out} is to be a file there; name two places")
 
 
 def check_beside(path: Path, begins: str, option: str = "--out") -> None:

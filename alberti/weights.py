@@ -9,6 +9,7 @@ aligned.
 import hashlib
 import importlib
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alberti.errors import CheckpointError, first_line
+from alberti.reading import reading
+
+_WEIGHTS_NAME = re.compile(r"model(?:\.(?P<variant>[\w-]+?))?(?:-\d{5}-of-\d{5})?\.safetensors")
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -83,17 +86,42 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> Any:
+    if path.suffix != ".safetensors" and not _is_torch_file(path):
+        raise CheckpointError(f"{path}: not a checkpoint: neither a .safetensors file nor one of torch.save")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain containers, or is no checkpoint; refused, since reading it could run "
-            f"code. Save its state dict alone ({first_line(error)})"
-        ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
+        # torch's own text advises to run the file's code
+        named = re.search(r"GLOBAL (\S+) was not an allowed", str(error))
+        holds = f"holds {named[1]}" if named else "is damaged, or holds more than tensors and plain containers"
+        raise CheckpointError(f"{path}: {holds}; refused, since reading it could run code. Save its state dict alone") from None
+    except Exception as error:
         raise CheckpointError(f"{path}: damaged, or not a checkpoint ({first_line(error)})") from None
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Whether a file begins as torch.save's do: a ZIP archive, a pickle, or, before 2017, a tar archive."""
+    with reading(path, "checkpoint file", CheckpointError), open(path, "rb") as file:
+        head = file.read(265)
+    return head.startswith((b"PK\x03\x04", b"\x80")) or head[257:262] == b"ustar"
+
+
+def only_variant(folder: Path) -> str | None:
+    """The variant, such as fp16, of a folder that holds its weights in that form alone; None if the plain form is there.
+
+    Raises:
+        CheckpointError: no safetensors at all.
+    """
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not names:
+        others = ", ".join(sorted(path.name for path in folder.glob("*.bin")))
+        found = f"only {others}, which would have to be unpickled" if others else "none"
+        raise CheckpointError(f"{folder}: expected model.safetensors, found {found}; save it with safe_serialization=True")
+    found_as = [match["variant"] for name in names if (match := _WEIGHTS_NAME.fullmatch(name))]
+    variants = set(found_as) - {None}
+    return variants.pop() if None not in found_as and len(variants) == 1 else None
 
 
 def load_strictly(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

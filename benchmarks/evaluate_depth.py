@@ -54,7 +54,7 @@ def run_command(folder: Path, images: int, workers: int) -> dict[str, float]:
     """Seconds and peak memory (of the largest process) of the command on the first ``images`` frames."""
     lines = (folder / "splits" / "test.txt").read_text().splitlines()[:images]
     (folder / "part.txt").write_text("\n".join(lines))
-    options = ["--predictions", folder / "predictions", "--kitti", folder, "--split", folder / "part.txt"]
+    options = ["--predictions", folder / "predictions", "--kitti", folder / "raw", "--split", folder / "part.txt"]
     options += ["--protocol", "eigen_garg", "--out", folder / "out.json", "--workers", workers]
     start = time.perf_counter()
     command = [sys.executable, "-m", "alberti.cli", "evaluate-depth", *map(str, options)]

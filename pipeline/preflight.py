@@ -2,9 +2,10 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from alberti.errors import AlbertiError, ConfigError
 from pipeline.profiles import compose, profiles
 from stages.shared.layout import Layout
-from stages.shared.params import DepthStartParams, Params, check_params
+from stages.shared.params import Params, check_params
 from stages.shared.provenance import version_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,16 @@ NEEDS = {
     "gpu": Needs(memory_gb=16, disk_gb=20, gpu_gb=40),
     "paper": Needs(memory_gb=64, disk_gb=300, gpu_gb=40),
 }
+
+
+@dataclass(frozen=True)
+class State:
+    """Whether a profile can run."""
+
+    lacks: tuple[str, ...]
+    """What stands in the way, a sentence each."""
+    fetches: tuple[str, ...] = ()
+    """What the first run downloads."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +97,39 @@ def _torch_sees_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def lacking(profile: str, project: Path, machine: Machine) -> list[str]:
+def lacking(profile: str, project: Path, machine: Machine, overrides: Sequence[str] = ()) -> list[str]:
     """What stands in the way of ``profile``, a sentence each; empty if it can run."""
+    return list(look_at_profile(profile, project, machine, overrides).lacks)
+
+
+def look_at_profile(profile: str, project: Path, machine: Machine, overrides: Sequence[str] = ()) -> State:
+    """What stands in the way of ``profile`` with Hydra ``overrides`` (`key=value`), and what its first run downloads."""
     try:
-        params = check_params(compose(project, profile), f"profile {profile}: ")
+        params = check_params(compose(project, profile, overrides), f"profile {profile}: ")
     except (AlbertiError, ImportError) as error:
-        return [str(error)]
-    machine_lacks = _machine_lacks(NEEDS.get(profile), machine)
-    return [*machine_lacks, *_packages_lack(), *_data_lack(params, project), *_models_lack(params, project)]
+        return State((str(error),))
+    fetches = tuple(_fetched(params, project))
+    lacks = [
+        *_project_lacks(project),
+        *_machine_lacks(NEEDS.get(profile), machine),
+        *_packages_lack(),
+        *_data_lack(params, project),
+        *_models_lack(params, project),
+    ]
+    if fetches and os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+        return State((*lacks, *(f"{name}, and HF_HUB_OFFLINE forbids to fetch it" for name in fetches)))
+    return State(tuple(lacks), fetches)
+
+
+def _project_lacks(project: Path) -> Iterator[str]:
+    """DVC works in Git clones only."""
+    if shutil.which("git") is None:
+        yield "Git: not installed; DVC, which runs the stages, needs it"
+    elif not (project / ".git").exists():
+        yield (
+            "Git: this folder is no Git clone (was it downloaded as a ZIP file?), and DVC, which runs the stages, needs one: "
+            "clone it with `git clone`, or make it one: `git init && git add -A && git commit -m start` (see README)"
+        )
 
 
 def _machine_lacks(needs: Needs | None, machine: Machine) -> Iterator[str]:
@@ -136,35 +172,44 @@ def _models_lack(params: Params, project: Path) -> Iterator[str]:
     base = params.base
     if base.source == "pretrained" and not (project / "pretrained/base/model_index.json").is_file():
         yield "base: pretrained/base holds no model; set base.source to train, path or hub"
-    if base.source == "path" and not (Layout.of(project, project).named(base.path or "") / "model_index.json").is_file():
+    if base.source == "path" and not (_at(base.path or "", project) / "model_index.json").is_file():
         yield f"base: no model folder at {base.path} (base.path)"
-    if base.source == "hub" and not _in_hub_cache(base.id or "", "model_index.json", base.revision):
-        yield (
-            f"base: {base.id} is not in the Hugging Face cache; it is downloaded on the first run if there is a network and "
-            "the repository still exists; else name a mirror in base.id, or a folder in base.path with base.source: path"
-        )
     for name, start in params.base_depth:
-        yield from _depth_lacks(name, start, project)
+        if (where := start.weights) is not None and not _is_hub_id(where, project) and not _at(where, project).exists():
+            yield f"{name}: no weights at {where} (base_depth.{name}.weights)"
 
 
 def _captions_lack(params: Params, project: Path) -> Iterator[str]:
     for role, source in params.prepare.roles().items():
-        captions = source.captions
-        if captions is None or captions.model is None or Layout.of(project, project).named(captions.model).is_dir():
-            continue
-        if not _in_hub_cache(captions.model, "config.json", captions.revision):
-            yield f"captions for {role}: {captions.model} is neither a folder nor in the Hugging Face cache"
+        model = None if source.captions is None else source.captions.model
+        if model is not None and not _at(model, project).is_dir() and not _is_hub_id(model, project):
+            yield f"captions for {role}: {model} is neither a folder nor a hub id (prepare.{role}.captions.model)"
 
 
-def _depth_lacks(name: str, start: DepthStartParams, project: Path) -> Iterator[str]:
-    where = start.weights
-    if where is None or Layout.of(project, project).named(where).exists():
-        return
-    if name == "dpt" and where.count("/") == 1 and not where.startswith((".", "pretrained/")):
-        if not _in_hub_cache(where, "config.json", start.revision):
-            yield f"{name}: {where} is not in the Hugging Face cache; downloaded on the first run if there is a network"
-    else:
-        yield f"{name}: no weights at {where} (base_depth.{name}.weights)"
+def _fetched(params: Params, project: Path) -> Iterator[str]:
+    """What is downloaded from the model hub on the first run."""
+    wanted: dict[str, tuple[str, str, str | None]] = {}
+    for role, source in params.prepare.roles().items():
+        if source.captions is not None and source.captions.model is not None:
+            wanted[f"captions for {role}"] = (source.captions.model, "config.json", source.captions.revision)
+    if params.base.source == "hub" and params.base.id:
+        wanted["base"] = (params.base.id, "model_index.json", params.base.revision)
+    for name, start in params.base_depth:
+        if start.weights is not None:
+            wanted[name] = (start.weights, "config.json", start.revision)
+    for what, (model, file, revision) in wanted.items():
+        if _is_hub_id(model, project) and not _in_hub_cache(model, file, revision):
+            yield f"{what}: {model} from the model hub"
+
+
+def _at(path: str, project: Path) -> Path:
+    return Layout.of(project, project).named(path)
+
+
+def _is_hub_id(name: str, project: Path) -> bool:
+    """Whether a model's name means the hub: owner/name, and no folder or file here."""
+    inside = _at(name, project).exists() or name.startswith(("pretrained/", "models/", "datasets/"))
+    return not inside and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
 
 
 def _in_hub_cache(repository: str, file: str, revision: str | None) -> bool:
@@ -179,22 +224,36 @@ def _in_hub_cache(repository: str, file: str, revision: str | None) -> bool:
 
 def doctor(
     profile: Annotated[str | None, typer.Option(help="Check this profile; exit code 1 if it cannot run.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, such as prepare.train.root=/data/holicity."),
+    ] = None,
+    set_param: Annotated[
+        list[str] | None, typer.Option("--set-param", "-S", metavar="KEY=VALUE", help="An override, as `dvc exp run` takes it.")
+    ] = None,
 ) -> None:
     """What this machine and each profile have and lack."""
     from rich.console import Console
 
     project = Path.cwd()
+    values = [*(overrides or ()), *(set_param or ())]
+    for value in values:
+        if "=" not in value and not value.startswith("~"):
+            raise ConfigError(f"{value}: expected an override, key=value")
+        if value.startswith("profile="):
+            profile = value.partition("=")[2]
+    values = [value for value in values if not value.startswith("profile=")]
     if not (project / "conf" / "profile").is_dir():
         raise ConfigError(f"{project}: not the project's folder (no conf/profile in it); run alberti doctor from there")
     known = profiles(project)
     if profile is not None and profile not in known:
         raise ConfigError(f"--profile {profile}: unknown; there are {', '.join(known)}")
     machine = look_at_machine(project)
-    found = {name: lacking(name, project, machine) for name in ([profile] if profile else known)}
+    found = {name: look_at_profile(name, project, machine, values) for name in ([profile] if profile else known)}
     console = Console()
     console.print(_machine_table(machine))
     console.print(_profile_table(found))
-    if profile is not None and found[profile]:
+    if profile is not None and found[profile].lacks:
         raise typer.Exit(1)
 
 
@@ -216,14 +275,15 @@ def _machine_table(machine: Machine) -> "Table":
     return table
 
 
-def _profile_table(found: dict[str, list[str]]) -> "Table":
+def _profile_table(found: dict[str, State]) -> "Table":
     table = _table("Profiles", "profile", "needs", "state")
-    for name, problems in found.items():
+    for name, state in found.items():
         needs = NEEDS.get(name)
         text = "" if needs is None else f"{needs.memory_gb:g} GB memory, {needs.disk_gb:g} GB disk"
         if needs is not None and needs.gpu_gb:
             text += f", a GPU with {needs.gpu_gb:g} GB"
-        table.add_row(name, text, "\n".join(f"lacks {problem}" for problem in problems) or "ready")
+        lines = [f"lacks {problem}" for problem in state.lacks] or ["ready"]
+        table.add_row(name, text, "\n".join([*lines, *(f"fetches {what}" for what in state.fetches)]))
     return table
 
 

@@ -269,3 +269,73 @@ def test_rows_that_are_none_are_named(tmp_path: Path, line: str) -> None:
         list(read_annotations(tmp_path / "rows.jsonl"))
     with pytest.raises(DataError, match="no such file"):
         list(read_annotations(tmp_path / "none.jsonl"))
+
+
+def test_places_among_the_pictures_are_refused_before_the_first(photos: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    rows = tmp_path / "rows.jsonl"
+    for options in (
+        {"out": photos / "c.jpg"},
+        {"out": photos},
+        {"out": photos / "rows.jsonl"},
+        {"out": rows, "overlays": photos},
+        {"out": rows, "overlays": photos / "overlays"},
+        {"out": rows, "overlays": tmp_path},
+        {"out": rows, "overlays": photos / "c.jpg"},
+        {"out": tmp_path / "new", "overlays": tmp_path / "new"},
+        {"out": tmp_path / "new", "overlays": tmp_path / "new/deep"},
+    ):
+        with pytest.raises(ConfigError, match=r"--(out|overlays)"):
+            annotate_folder(photos, workers=1, **options)
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+    assert not rows.exists()
+
+
+def test_a_second_run_is_refused_while_one_works(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    with PartialFile(out, "another"), pytest.raises(DataError, match=r"rows\.jsonl: another run is writing it"):
+        annotate_folder(photos, out, workers=1)
+    annotate_folder(photos, out, workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["rows.jsonl"]
+
+
+def test_a_picture_put_in_another_s_place_is_annotated_again_whatever_its_times(photos: Path, tmp_path: Path) -> None:
+    out, partial = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.partial"
+    annotate_folder(photos, out, workers=1)
+    partial.write_text(json.dumps({"run": "this"}) + "\n" + out.read_text().splitlines(keepends=True)[0])
+    time.sleep(0.02)
+    old = photos / "old.png"
+    old.write_bytes((photos / "a/1.png").read_bytes())
+    os.utime(old, (1_000_000_000, 1_000_000_000))
+    old.rename(photos / "a/1.png")
+    job = annotate.AnnotationJob("a/1.png", photos / "a/1.png")
+    assert list(PartialFile(out, "this").resume(iter([job]), lambda row: None)) == [job]
+
+
+def test_pictures_of_other_formats_are_read_or_counted(photos: Path, tmp_path: Path) -> None:
+    Image.open(photos / "c.jpg").save(photos / "d.jfif", "JPEG")
+    Image.open(photos / "c.jpg").save(photos / "e.gif")
+    (photos / "f.CR2").write_bytes(b"raw")
+    (photos / "g.dng").write_bytes(b"raw")
+    counts = annotate_folder(photos, tmp_path / "rows.jsonl", workers=1)
+    assert {"d.jfif", "e.gif"} <= {row["image"] for row in rows_of(tmp_path / "rows.jsonl")}
+    assert counts.left_out is not None
+    assert "1 .cr2, 1 .dng" in counts.left_out
+
+
+def test_an_odd_picture_costs_its_row_alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(image: np.ndarray, **_: object) -> dict:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(annotate, "annotate_image", odd)
+    with pytest.raises(DataError, match=r"not one picture could be read.*odd"):
+        annotate_folder(photos, tmp_path / "rows.jsonl", workers=1)
+
+
+def test_annotations_with_a_mark_and_other_line_ends(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    annotate_folder(photos, out, workers=1)
+    rows = rows_of(out)
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "other.jsonl").write_bytes(out.read_text().replace("\n", "\r\n").encode(encoding))
+        assert list(read_annotations(tmp_path / "other.jsonl")) == rows

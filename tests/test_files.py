@@ -75,3 +75,17 @@ def test_seeds_depend_on_every_key_and_on_nothing_else():
 
 def test_a_seed_is_the_same_on_every_machine_and_in_every_release():
     assert derive_seed(0, "street", 1) == 7072011846046030049
+
+
+def test_errors_name_what_was_asked_for_not_the_temporary_file(tmp_path):
+    with (
+        pytest.raises(DataError, match=r"data/train/manifest\.jsonl: bad$") as told,
+        atomic_folder(tmp_path / "data/train") as folder,
+    ):
+        raise DataError(f"{folder}/manifest.jsonl: bad")
+    assert ".tmp" not in str(told.value)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as told, atomic_file(tmp_path / "folder") as path:
+        path.write_text("x")
+    assert str(told.value.filename) == str(tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "folder"]

@@ -7,7 +7,7 @@ import pytest
 
 from alberti import image_folder
 from alberti.errors import DataError
-from alberti.image_folder import find_images, image_path
+from alberti.image_folder import LeftOut, find_images, image_path
 
 
 def listing(root: Path) -> list[str]:
@@ -73,3 +73,20 @@ def test_an_unreadable_folder_is_reported_and_the_rest_goes_on(tmp_path: Path, m
     seen: list[str] = []
     assert list(find_images(tmp_path, on_error=lambda folder, _: seen.append(folder))) == ["b/1.png", "c.png"]
     assert seen == ["a"]
+
+
+def test_a_link_to_itself_costs_itself_alone(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "z.png").touch()
+    assert listing(tmp_path) == ["gone.png", "loop.png", "z.png"]
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    for name in ("a.JPG", "b.cr2", "c.txt", "proj_depth/groundtruth/d.png", ".hidden.heic"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    left_out = LeftOut()
+    assert list(find_images(tmp_path, on_error=lambda *_: None, left_out=left_out)) == ["a.JPG"]
+    assert left_out.note() == "left out, in formats that are not read here: 1 .cr2"
+    assert left_out.found() == "1 folders of depth maps, 1 .cr2, 1 .txt"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from synthetic_lines import rotation, sharpened, street_picture, true_points, warped
 
 from alberti.annotate import annotate_folder
-from alberti.errors import DataError
+from alberti.errors import ConfigError, DataError
 from alberti.geometry.camera import Camera
 from alberti.images import write_image
 from alberti.score import score_folder, score_image
@@ -116,3 +117,37 @@ def test_what_cannot_be_scored_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         score_folder(tmp_path / "empty", tmp_path / "score.json", vanishing_points=tmp_path / "none.jsonl", workers=1)
     assert not list(tmp_path.glob("score*"))
+
+
+def test_names_in_another_encoding_are_scored(photos: Path, tmp_path: Path) -> None:
+    os.rename(os.fsencode(photos / "blank.png"), os.fsencode(photos) + b"/Stra\xdfe.png")
+    out = tmp_path / "score.json"
+    score_folder(photos, out, workers=1)
+    assert "Stra\\udcdfe.png" in out.with_suffix(".csv").read_text(encoding="utf-8")
+
+
+def test_results_replace_nothing_that_they_did_not_write(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    score_folder(photos, out, workers=1)
+    score_folder(photos, out, workers=1)
+    for suffix in (".csv", ".html"):
+        out.with_suffix(suffix).write_text("mine\n")
+        with pytest.raises(ConfigError, match=rf"results\{suffix} would be written as well"):
+            score_folder(photos, out, workers=1)
+        assert out.with_suffix(suffix).read_text() == "mine\n"
+        out.with_suffix(suffix).unlink()
+    with pytest.raises(ConfigError, match="names an input"):
+        annotate_folder(photos, tmp_path / "points.json", workers=1)
+        score_folder(photos, tmp_path / "points.json", vanishing_points=tmp_path / "points.json", workers=1)
+    with pytest.raises(ConfigError, match="inside the input"):
+        score_folder(photos, photos / "score.json", workers=1)
+
+
+def test_given_points_in_utf_16_with_backslashes_and_rows_of_no_picture_are_counted(photos: Path, tmp_path: Path) -> None:
+    names = [f"{kind}\\{index}.png" for kind in ("straight", "bent") for index in (0, 1)]
+    rows = [{"image": name, "vanishing_points": [[1, 0, 0]]} for name in names]
+    rows += [{"image": name, "vanishing_points": []} for name in ("blank.png", "gone.png")]
+    (tmp_path / "points.jsonl").write_bytes("\r\n".join(map(json.dumps, rows)).encode("utf-16"))
+    summary = score_folder(photos, tmp_path / "out.json", vanishing_points=tmp_path / "points.jsonl", workers=1)
+    assert summary["failed"] == 0
+    assert any("1 of the 6 rows" in note for note in summary["notes"])

@@ -1,10 +1,13 @@
 """``alberti distil-decoder``: a small decoder for a base, so that the constraint costs a fraction of the VAE's decoder."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
+from alberti.commands.options import at_home, check_device, refused_option
 from alberti.data.manifest import Dataset
 from alberti.diffusion.config import TinyDecoderConfig
 from alberti.errors import ConfigError
@@ -31,16 +34,19 @@ def distil_decoder(
     """
     from alberti.diffusion.model import DepthDiffusion
     from alberti.diffusion.tiny import distil_tiny_decoder
+    from alberti.outputs import check_output_folder
 
+    dataset, out, checkpoints = at_home(dataset), at_home(out), at_home(checkpoints)
     if out.exists():
         raise ConfigError(f"--out {out}: exists already; name another folder, or delete it")
+    check_output_folder(out, [Path(model).expanduser(), dataset])
     changes = {"steps": steps, "batch_size": batch_size, "precision": precision}
     settings = {"training": _DEFAULT.training.model_dump() | changes, "width": width, "blocks": blocks}
     try:
         config = TinyDecoderConfig.model_validate(settings)
-    except ValueError as error:
-        raise ConfigError(f"distil-decoder: {error}") from error
-    base = DepthDiffusion.load(model, revision=revision)
-    history = distil_tiny_decoder(base, Dataset.open(dataset), config, checkpoints=checkpoints, device=device)
-    base.save(out)
+    except ValidationError as error:
+        raise refused_option(error) from None
+    where = check_device(device)
+    base = DepthDiffusion.load(os.path.expanduser(model), revision=revision)
+    history = distil_tiny_decoder(base, Dataset.open(dataset), config, checkpoints=checkpoints, device=where, out=out)
     print(f"{out}: L1 against the full decoder {history[-1]['l1']:.4f} (pictures in [0, 1])")

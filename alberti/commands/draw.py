@@ -45,7 +45,7 @@ def draw(
     from alberti.images import write_image
 
     wanted = None if size is None else parse_size(size)
-    where = choose_device(device)
+    where = str(choose_device(device))
     scene = _read(source, depth_scale, focal, depth_model, where)
     pipe = load_pipeline(base, controlnet, dtype=torch.float32 if where == "cpu" else torch.bfloat16).to(where)
     scene = scene.resized(*_fitting(wanted or scene.size, family_of(pipe).size_multiple(pipe)))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alberti.commands.options import at_home
 from alberti.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ def evaluate_depth(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="eigen_garg, eigen_benchmark, ...; an unknown name lists all. DIODE: diode_outdoor."),
+        typer.Option(help="eigen_garg, eigen_benchmark, ...; an unknown name lists all. DIODE: diode_outdoor, diode_indoor."),
     ] = None,
     align: Annotated[
-        str, typer.Option(help="none, median, or affine_disparity (predictions are inverse relative depth).")
+        str,
+        typer.Option(
+            help="none, median, affine_disparity (predictions are inverse relative depth) or affine_depth (relative depth)."
+        ),
     ] = "none",
     kitti_depth: Annotated[
         Path | None, typer.Option(help="Annotated depth, where it is not in or beside KITTI's root.")
@@ -52,21 +56,40 @@ def evaluate_depth(
     """Score depth predictions, anyone's, on KITTI or DIODE: means over images with 95 % bootstrap intervals."""
     from alberti.metrics.evaluation import evaluate_folder
 
+    predictions, out = at_home(predictions), at_home(out)
+    kitti, split, kitti_depth, diode, compare, pictures = (
+        None if path is None else at_home(path) for path in (kitti, split, kitti_depth, diode, compare, pictures)
+    )
     if out.suffix != ".json":
         raise ConfigError(f"--out: expected a name that ends in .json (the CSV goes beside it), got {out}")
     rules, reader, listed = _source(kitti, kitti_depth, diode, split, protocol)
+    _check_outputs(out, pictures, [predictions, kitti, kitti_depth, diode, split, compare])
     frames = _scored(listed, rules, reader, annotated_only)
     other = _read_table(compare) if compare else None
     evaluation = evaluate_folder(
         predictions, frames, reader, rules, align, workers=workers, resize=resize_predictions, pictures=pictures
     )
     if left_out := len(listed) - len(frames):
-        evaluation.summary["notes"].append(f"{left_out} of {len(listed)} listed frames have no annotated depth: left out")
+        why = "are of scenes that the protocol does not score" if diode else "have no annotated depth"
+        evaluation.summary["notes"].append(f"{left_out} of {len(listed)} listed frames {why}: left out")
     if other is not None:
         evaluation = _compared(evaluation, other, compare)
     table = evaluation.write(out)
     _print(evaluation.summary)
     print(f"{out}, {table}" + (f", {pictures}/" if pictures else ""))
+
+
+def _check_outputs(out: Path, pictures: Path | None, inputs: list[Path | None]) -> None:
+    from alberti.outputs import check_beside, check_output_file, check_output_folder, check_two_outputs
+
+    table = out.with_suffix(".csv")
+    for path in (out, table):
+        check_output_file(path, inputs)
+    check_beside(table, "id,abs_rel,")
+    if pictures is not None:
+        check_output_folder(pictures, inputs, option="--pictures", around=False)
+        for path in (out, table):
+            check_two_outputs(path, pictures, "--pictures")
 
 
 def _source(
@@ -76,7 +99,9 @@ def _source(
 
     if (kitti is None) == (diode is None):
         raise ConfigError("name one data set: --kitti ROOT or --diode ROOT")
-    rules = get_protocol(name or ("diode_outdoor" if kitti is None else "eigen_garg"))
+    if diode is not None and name is None:
+        name = _diode_protocol(diode, split)
+    rules = get_protocol(name or "eigen_garg")
     if (rules.ground_truth == "diode") != (kitti is None):
         data = "--diode" if rules.ground_truth == "diode" else "--kitti"
         raise ConfigError(f"--protocol {rules.name} scores {rules.ground_truth} ground truth: it goes with {data}")
@@ -92,8 +117,29 @@ def _source(
     return rules, KittiReader(kitti, kitti_depth), read_split(split)
 
 
+DIODE_SCENES = {"diode_outdoor": "outdoor", "diode_indoor": "indoors"}
+"""The scenes that a protocol scores, where not all."""
+
+
+def _diode_protocol(root: Path, split: Path | None) -> str:
+    """Indoors where that is all there is, else outdoors: numbers of the two do not mix."""
+    from alberti.data.diode import DiodeReader
+
+    kinds = {frame.scenes for frame in DiodeReader(root).frames(split)}
+    return "diode_indoor" if kinds == {"indoors"} else "diode_outdoor"
+
+
 def _scored(listed: list[Any], rules: "Protocol", reader: Any, annotated_only: bool) -> list[Any]:
     """The listed frames that count. Of those without annotated depth BTS's lists say so, and then they never count."""
+    if rules.ground_truth == "diode":
+        scenes = DIODE_SCENES.get(rules.name)
+        wanted = [frame for frame in listed if scenes is None or frame.scenes == scenes]
+        if not wanted:
+            other = next(name for name, kind in DIODE_SCENES.items() if kind != scenes)
+            raise DataError(
+                f"--protocol {rules.name}: no frame here is of {scenes} scenes; --protocol {other} scores the others"
+            )
+        listed = wanted
     if rules.ground_truth != "annotated":
         if annotated_only:
             raise ConfigError(f"--annotated-only: protocol {rules.name} scores {rules.ground_truth} ground truth")
@@ -108,14 +154,19 @@ def _scored(listed: list[Any], rules: "Protocol", reader: Any, annotated_only: b
 
 
 def _read_table(path: Path) -> Any:
+    import io
+
     import pandas as pd
 
-    try:
-        return pd.read_csv(path, dtype={"id": str})
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file to compare with") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV of evaluate-depth ({error})") from error
+    from alberti.metrics.depth import METRICS
+    from alberti.reading import read_text, reading
+
+    with reading(path, "CSV of evaluate-depth to compare with"):
+        table = pd.read_csv(io.StringIO(read_text(path, "file to compare with")), dtype={"id": str})
+        wrong = [name for name in METRICS if name in table and table[name].dtype.kind not in "fi"]
+        if wrong:
+            raise DataError(f"{path}: not a CSV of evaluate-depth: column {wrong[0]} holds something else than numbers")
+        return table
 
 
 def _compared(evaluation: "Evaluation", other: Any, path: Path | None) -> "Evaluation":

@@ -1,12 +1,16 @@
 """``alberti predict-depth``: depth of a folder of pictures, or of KITTI's frames, with a depth model."""
 
-from pathlib import Path
-from typing import Annotated
+import os
+import sys
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alberti.device import choose_device
-from alberti.errors import DataError
+from alberti.commands.options import at_home, check_device
+
+if TYPE_CHECKING:
+    from alberti.data.kitti.frames import Frame
 
 
 def predict_depth(
@@ -25,32 +29,68 @@ def predict_depth(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures of one size at a time.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
 ) -> None:
-    """Predict depth: metres, or inverse relative depth, as predictions.json says. An interrupted call resumes."""
-    named = _kitti_images(images, split) if split is not None else _folder_images(images)
+    """Predict depth: metres, or inverse relative depth, as predictions.json says.
+
+    An interrupted call resumes. A picture that cannot be read is reported and left out; the exit code is then 1.
+    """
+    from alberti.outputs import check_output_folder
+
+    model, images, out = at_home(model), at_home(images), at_home(out)
+    split = None if split is None else at_home(split)
+    check_output_folder(out, [images, model])
+    problems: list[str] = []
+    named = _kitti_images(images, split) if split is not None else _folder_images(images, problems)
 
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import PredictOptions, predict_folder
 
-    network = DepthModel.load(model).to(choose_device(device))
+    network = DepthModel.load(model).to(check_device(device))
     options = PredictOptions(flip=flip, kb_crop=kb_crop, input_height=input_height)
     made = predict_folder(network, named, out, options, batch_size=batch_size, model_name=model.name)
     unit = "metres" if network.kind == "metric" else "inverse relative depth"
     kept = f", {len(named) - made} were there" if made < len(named) else ""
     print(f"{out}: {made} predictions in {unit}{kept}")
+    if problems:
+        print(f"{len(problems)} folders could not be read, see above")
+        raise typer.Exit(1)
 
 
-def _folder_images(images: Path) -> list[tuple[str, Path]]:
-    """(name below the folder without its suffix, path) of every picture, sorted."""
-    from alberti.images import IMAGE_SUFFIXES
+def _folder_images(images: Path, problems: list[str]) -> list[tuple[str, Path]]:
+    """(name, path) of every picture, sorted; folders that cannot be listed are reported and kept in ``problems``.
 
-    if images.is_file():
-        return [(images.stem, images)]
-    if not images.is_dir():
-        raise DataError(f"{images}: no such folder or picture")
-    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    A picture's name is its path below the folder without suffix; one that lies as in KITTI has the place that it has there
+    (``<date>/<drive>/image_02/data/<frame>``), whichever folder of KITTI's was named: evaluate-depth finds it by that.
+    """
+    from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
+
+    def unreadable(folder: str, error: OSError) -> None:
+        problems.append(f"{images / folder}: {error.strerror}")
+        print(f"failed: {problems[-1]}", file=sys.stderr)
+
+    left_out = LeftOut()
+    paths = [(name, image_path(images, name)) for name in find_images(images, on_error=unreadable, left_out=left_out)]
     if not paths:
-        raise DataError(f"{images}: no pictures ({', '.join(IMAGE_SUFFIXES)}) in this folder or below")
-    return [(path.relative_to(images).with_suffix("").as_posix(), path) for path in paths]
+        raise no_pictures(images, left_out)
+    if note := left_out.note():
+        print(f"note: {note}", file=sys.stderr)
+    named = [(_name(name, path), path) for name, path in paths]
+    in_kitti = [pair for pair, (_, path) in zip(named, paths, strict=True) if _frame(path) is not None]
+    # KITTI's gray cameras are no pictures that anything is measured on
+    gray = {"image_00", "image_01"} if in_kitti else set()
+    return [pair for pair in named if not gray & set(Path(os.path.abspath(pair[1])).parts)]
+
+
+def _frame(path: Path) -> "Frame | None":
+    from alberti.data.kitti.frames import frame_at
+
+    return frame_at(os.path.abspath(path))
+
+
+def _name(name: str, path: Path) -> str:
+    frame = _frame(path)
+    if frame is None:
+        return PurePosixPath(name).with_suffix("").as_posix()
+    return f"{frame.date}/{frame.drive}/image_0{frame.camera}/data/{frame.index:010d}"
 
 
 def _kitti_images(root: Path, split: Path) -> list[tuple[str, Path]]:

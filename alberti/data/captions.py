@@ -10,6 +10,7 @@ import numpy as np
 from alberti.data.caption_config import CaptionConfig
 from alberti.data.manifest import Sample
 from alberti.errors import CheckpointError, DataError
+from alberti.reading import first_line
 
 Captioner = Callable[[list[np.ndarray]], list[str]]
 """Maps (H, W, 3) uint8 RGB pictures, of any sizes, to a caption each."""
@@ -88,6 +89,6 @@ def _load_blip(name: str, revision: str | None) -> tuple[Any, Any]:
         model = BlipForConditionalGeneration.from_pretrained(name, use_safetensors=True, revision=branch)
         own_weights(model)
         return model.eval(), BlipProcessor.from_pretrained(name, revision=branch)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # transformers, safetensors and the hub client raise types of their own
         where = "a local folder" if Path(name).is_dir() else "neither a local folder nor a hub model within reach"
-        raise CheckpointError(f"BLIP model {name!r} ({where}): cannot be loaded: {error}") from error
+        raise CheckpointError(f"BLIP model {name!r} ({where}): cannot be loaded: {first_line(error)}") from error

@@ -55,7 +55,8 @@ class DiodeReader:
         if not self._frames:
             found = ", ".join(sorted(path.name for path in self.root.iterdir())[:8]) or "nothing"
             raise DataError(
-                f"{self.root}: no DIODE depth: expected [val/]outdoor/scene_*/scan_*/*_outdoor_*_depth.npy, or indoors, found {found}"
+                f"{self.root}: no DIODE depth: expected [val/]outdoor/scene_*/scan_*/*_outdoor_*_depth.npy, or indoors, "
+                f"found {found}"
             )
 
     def frames(self, split: str | Path | None = None) -> list[DiodeFrame]:
@@ -75,8 +76,8 @@ class DiodeReader:
 
     def _listed(self, line: str) -> str:
         """The id that a line of a list names: a path may hold blanks, so the whole line is tried first."""
-        for text in (line.strip(), line.replace(",", " ").split()[0] if line.replace(",", " ").split() else ""):
-            name = text.replace("\\", "/").rpartition("/")[2].strip("\"'")
+        for text in (line, line.split(",")[0], (line.replace(",", " ").split() or [""])[0]):
+            name = text.strip().replace("\\", "/").rpartition("/")[2].strip("\"'")
             for suffix in (*_IMAGE_SUFFIXES, "_depth_mask.npy", "_depth.npy"):
                 name = name.removesuffix(suffix)
             if name in self._frames:

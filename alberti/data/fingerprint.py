@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 from alberti.errors import DataError
 from alberti.files import atomic_file, sha256_file
+from alberti.image_folder import is_folder
 from alberti.images import PictureHeader, read_picture_header
 from alberti.progress import Progress
 from alberti.reading import reading
@@ -50,7 +51,7 @@ def _scan(folder: str, prefix: str, ancestors: frozenset[str]) -> Iterator[FileE
     with reading(folder, "folder"), os.scandir(folder) as entries:
         listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in listed:
-        if entry.is_dir():
+        if is_folder(entry):
             yield from _scan(entry.path, f"{prefix}{entry.name}/", ancestors | {real})
         else:
             try:

@@ -6,7 +6,7 @@ picture's path below ``depth/`` with the suffix of its format. Captions: see :mo
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from alberti.data.caption_files import read_captions
@@ -20,6 +20,7 @@ from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
 from alberti.image_folder import LeftOut, find_images, no_pictures
 
+_ARRAYS = (".npy", ".npz", ".exr", ".pfm")
 _LONGEST_ID = 180
 """Letters of an id: it becomes a file's name, and those have 255 bytes."""
 _DATA_NAMES = (
@@ -70,6 +71,7 @@ def open_folder(
         raise layout_error(root, "a folder depth/ with a map for each picture")
     suffix = {"npy": ".npy"}.get(depth_format, ".npz" if depth_format.startswith("npz:") else ".png")
     depth_of = _depth_maps(root, base, images, suffix, files) if has_depth else {}
+    _note_unread(root, files, depth_of)
     captions = read_captions(root, files, images)
 
     def samples() -> Iterator[Sample]:
@@ -121,6 +123,18 @@ def _depth_maps(root: Path, base: str, images: Sequence[str], suffix: str, files
         count = f"{len(missing)} of {len(images)} are missing"
         raise DataError(f"{root / missing[0]}: no such depth map ({count}){_depth_hint(spelled.values(), suffix)}")
     return depth_of
+
+
+def _note_unread(root: Path, files: set[str], depth_of: Mapping[str, str]) -> None:
+    """Count, on stderr, arrays and depth maps that no picture gets."""
+    used = set(depth_of.values())
+    extra = sorted(path for path in files if path.startswith("depth/") and path not in used) if depth_of else []
+    if extra:
+        print(f"note: {root}: {len(extra)} files in depth/ are of no picture: {extra[0]} ...", file=sys.stderr)
+    arrays = sorted(path for path in files - used if path.lower().endswith(_ARRAYS) and not path.startswith("depth/"))
+    if arrays:
+        what = f"{len(arrays)} files of arrays are not read: {arrays[0]} ..."
+        print(f"note: {root}: {what}; depth maps are read from depth/<the picture's path>", file=sys.stderr)
 
 
 def _depth_hint(there: Iterable[str], suffix: str) -> str:

@@ -20,6 +20,12 @@ from alberti.reading import read_json, read_lines, reading
 
 SCHEMA_VERSION = 1
 _PNG16 = "png16"
+DEPTH_NEEDED = (
+    "; the diffusion model is trained on pictures with depth in metres. Of photographs without, predict it with a metric model "
+    "(with them in ROOT/images, `alberti predict-depth MODEL ROOT/images --out ROOT/depth`), set options.depth_format to npy "
+    "and prepare them again"
+)
+"""What to do about pictures without depth, behind a message."""
 
 
 class Sample(BaseModel):
@@ -221,6 +227,8 @@ class Dataset:
 
     def require_metric_depth(self) -> None:
         """Raise DataError unless depth is in metres along the optical axis: another kind is never taken for it."""
+        if self.info.depth_kind is None:
+            raise DataError(f"{self.folder}: its pictures have no depth{DEPTH_NEEDED}")
         if self.info.depth_kind != "z":
             raise DataError(
                 f"{self.folder}: depth of kind {self.info.depth_kind!r}; metres along the optical axis ('z') are needed here"

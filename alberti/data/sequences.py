@@ -66,7 +66,7 @@ def scaled_intrinsics(found: Intrinsics, of: tuple[int, int], size: tuple[int, i
 def check_intrinsics(found: Intrinsics, size: tuple[int, int], where: str) -> Intrinsics:
     """The camera, if a picture of ``size`` can have it; DataError unless the focal length is positive and the centre near."""
     fx, fy, cx, cy = found
-    near = all(abs((centre + 0.5) / side - 0.5) < 0.2 for centre, side in zip((cx, cy), size, strict=True))
+    near = min(size) > 0 and all(abs((centre + 0.5) / side - 0.5) < 0.2 for centre, side in zip((cx, cy), size, strict=True))
     if not all(isfinite(value) for value in found) or min(fx, fy) <= 0 or not near:
         raise DataError(
             f"{where}: fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g} is no camera of a picture of {size[0]} x {size[1]}; was it "

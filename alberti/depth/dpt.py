@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alberti.depth.efficientnet import TIMM_NAME, freeze
 from alberti.errors import CheckpointError, ConfigError, first_line
-from alberti.weights import own_weights, quiet
+from alberti.weights import only_variant, own_weights, quiet
 
 if TYPE_CHECKING:
     from transformers import DPTConfig, DPTForDepthEstimation
@@ -126,10 +126,17 @@ def load_dpt(path: str | Path, *, revision: str | None = None) -> "DPTForDepthEs
     try:
         with quiet():
             loaded: Any = DPTForDepthEstimation.from_pretrained(
-                path, revision=revision or "main", use_safetensors=True, output_loading_info=True, dtype=torch.float32
+                path,
+                revision=revision or "main",
+                variant=only_variant(Path(path)) if Path(path).is_dir() else None,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=torch.float32,
             )
             network, report = loaded
             own_weights(network)
+    except CheckpointError:
+        raise
     except Exception as error:  # transformers, safetensors and the hub client raise types of their own
         raise CheckpointError(
             f"{path}: no DPT model that can be loaded ({first_line(error)}). Expected a folder with config.json and "

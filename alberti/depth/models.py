@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from alberti.depth.pixelformer import IMAGENET_MEAN, IMAGENET_STD, PixelFormer, PixelFormerConfig, guess_variant
 from alberti.errors import CheckpointError, ConfigError, DataError
-from alberti.files import read_json, write_json
+from alberti.files import write_json
+from alberti.reading import read_json, reading
 from alberti.weights import load_strictly, read_weights
 
 SIDECAR = "depth_model.json"
@@ -45,8 +46,16 @@ class DepthModelInfo:
             raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.name == "pixelformer" and self.kind != "metric":
             raise ConfigError("kind: PixelFormer predicts metric depth only")
-        if not (math.isfinite(self.max_depth) and self.max_depth > 0):
-            raise ConfigError(f"max_depth: expected a positive number of metres, got {self.max_depth}")
+        if not _is_positive(self.max_depth):
+            raise ConfigError(f"max_depth: expected a positive number of metres, got {self.max_depth!r}")
+        if not _is_positive(self.inverse_scale):
+            raise ConfigError(f"inverse_scale: expected a positive number, got {self.inverse_scale!r}")
+        if self.input_height is not None and not (isinstance(self.input_height, int) and self.input_height >= 32):
+            raise ConfigError(f"input_height: expected a number of pixels from 32, or null, got {self.input_height!r}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
 
 
 class DepthModel(nn.Module):
@@ -271,19 +280,17 @@ def _read_info(folder: Path, model_type: str | None) -> DepthModelInfo:
         raise DataError(f"{path}: expected format {_FORMAT}")
     try:
         return DepthModelInfo(**{key: value for key, value in values.items() if key != "format"})
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise DataError(f"{path}: {error}") from None
 
 
 def _load_pixelformer_folder(folder: Path, **changes: Any) -> PixelFormer:
     config = read_json(folder / "config.json")
-    try:
+    with reading(folder / "config.json", "PixelFormer's configuration"):
         values = {key: value for key, value in config.items() if key != "model_type"}
         architecture = PixelFormerConfig(**{**values, **changes})
-    except (TypeError, AttributeError) as error:
-        raise DataError(f"{folder / 'config.json'}: not a PixelFormer's: {error}") from None
-    with torch.device("meta"):
-        network = PixelFormer(architecture)
+        with torch.device("meta"):
+            network = PixelFormer(architecture)
     load_strictly(network, read_weights(folder / "model.safetensors"), str(folder / "model.safetensors"))
     return network
 

@@ -1,6 +1,7 @@
 """Depth of pictures with a :class:`alberti.depth.models.DepthModel`: arrays, and folders of files."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from alberti.data.transforms import resize_image
 from alberti.depth.models import DepthModel
 from alberti.errors import ConfigError, DataError
-from alberti.files import atomic_file, read_json, sha256_json, write_json
+from alberti.files import atomic_file, changed_since, read_json, sha256_json, write_json
 from alberti.images import of_one_size, read_image
 from alberti.metrics.depth import kb_window
 from alberti.metrics.predictions import SIDECAR
@@ -88,14 +89,16 @@ def predict_folder(
 ) -> int:
     """Write ``<out>/<name>.npy`` (H, W) float32 for every (name, image path), and ``predictions.json`` beside them.
 
-    Files that are there already are kept, if ``predictions.json`` says that the same model and options made them: so an
-    interrupted call resumes. Names may hold slashes. ``predictions.json`` says what the numbers are ("kind", "unit").
+    Files that are there already are kept, if ``predictions.json`` says that the same model and options made them, and the
+    picture is older than its prediction: so an interrupted call resumes. Names may hold slashes. ``predictions.json`` says
+    what the numbers are ("kind", "unit").
 
     Returns:
         The number of predictions made by this call.
 
     Raises:
-        DataError: no images, two of one name, a damaged image, or predictions of another model or other options in ``out``.
+        DataError: no images, two of one name, or predictions of another model or other options in ``out``; and, once all
+            others are predicted, pictures that cannot be read, each of which was reported.
     """
     options = options or PredictOptions()
     out = Path(out)
@@ -108,9 +111,10 @@ def predict_folder(
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"two images would both write {out / twice}.npy: rename one, or predict their folders apart")
     _claim(out, model, options, model_name)
-    todo = [(name, path) for name, path in images if not (out / f"{name}.npy").is_file()]
+    todo = [(name, path) for name, path in images if not _is_current(out / f"{name}.npy", path)]
+    failed: list[str] = []
     with Progress("depth", len(images), "images", initial=len(images) - len(todo)) as progress:
-        for group in of_one_size(((name, read_image(path)) for name, path in todo), batch_size):
+        for group in of_one_size(_readable(todo, out, failed), batch_size):
             arrays = [image for _, image in group]
             for (name, _), depth in zip(group, predict_batch(model, arrays, options), strict=True):
                 if not np.isfinite(depth).all():
@@ -118,7 +122,25 @@ def predict_folder(
                 with atomic_file(out / f"{name}.npy") as temporary, open(temporary, "wb") as file:
                     np.save(file, depth)
             progress.advance(len(group))
+    if failed:
+        raise DataError(f"{len(failed)} of {len(images)} pictures could not be read, the others are predicted; {failed[0]}")
     return len(todo)
+
+
+def _is_current(prediction: Path, picture: Path) -> bool:
+    """Whether a prediction is there and the picture has not been replaced since."""
+    return prediction.is_file() and not changed_since(picture, prediction.stat().st_mtime)
+
+
+def _readable(images: Sequence[tuple[str, Path]], out: Path, failed: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, picture) of the files that can be read; the others are reported, and what was predicted of older ones goes."""
+    for name, path in images:
+        try:
+            yield name, read_image(path)
+        except DataError as error:
+            failed.append(str(error))
+            (out / f"{name}.npy").unlink(missing_ok=True)
+            print(f"failed: {error}", file=sys.stderr)
 
 
 def _claim(out: Path, model: DepthModel, options: PredictOptions, model_name: str) -> None:

@@ -16,17 +16,25 @@ from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from alberti.diffusion.folders import check_weights, component_config, conditioning_of, locate, vae_factor
+from alberti.diffusion.folders import (
+    EXTRAS,
+    check_tokenizer,
+    check_weights,
+    component_config,
+    conditioning_of,
+    locate,
+    usable_extras,
+    vae_factor,
+)
 from alberti.diffusion.objective import normalise_depth
 from alberti.diffusion.schedules import NoiseSchedule
 from alberti.errors import CheckpointError, ConfigError
-from alberti.files import atomic_folder, read_json, write_json
+from alberti.files import atomic_folder, write_json
+from alberti.reading import first_line, reading
 from alberti.weights import own_weights, quiet, read_tensors
 
 _CONTROLNET = "diffusers.models.controlnets.controlnet.ControlNetModel"
 _AUTOENCODER_TINY = "diffusers.models.autoencoders.autoencoder_tiny.AutoencoderTiny"
-_EXTRAS = ("depth_estimator", "feature_extractor")
-_RENAMED = {"DPTFeatureExtractor": "DPTImageProcessor"}
 TINY_DECODER = "tiny_decoder"
 
 
@@ -57,7 +65,8 @@ class DepthDiffusion:
     """The networks of one model folder.
 
     ``extras`` is the folder that ``depth_estimator`` and ``feature_extractor`` are copied from when saving: diffusers'
-    pipeline wants them, nothing here uses them. ``tiny_decoder`` is an ``AutoencoderTiny`` that decodes scaled latents.
+    pipeline wants them, nothing here uses them. ``extras_index`` has their entries of model_index.json. ``tiny_decoder`` is
+    an ``AutoencoderTiny`` that decodes scaled latents.
     """
 
     unet: Any
@@ -68,6 +77,7 @@ class DepthDiffusion:
     controlnet: Any = None
     tiny_decoder: Any = None
     extras: Path | None = None
+    extras_index: dict[str, list[str]] | None = None
 
     @classmethod
     def load(
@@ -92,29 +102,33 @@ class DepthDiffusion:
             prediction_type: refuse a model that predicts something else; None accepts any.
 
         Raises:
-            CheckpointError: no such model, no way in for depth, damaged or pickled weights, a prediction type that the
-                scheduler contradicts, a second text encoder (SDXL).
+            CheckpointError: no such model, no way in for depth, damaged or pickled weights, no vocabulary, or one that is
+                not the text encoder's, a prediction type that the scheduler contradicts, a second text encoder (SDXL).
         """
         folder = locate(path_or_id, revision)
         index = component_config(folder, ".", "model_index.json")
-        if "text_encoder_2" in index and index["text_encoder_2"][0] is not None:
+        second = index.get("text_encoder_2")
+        if isinstance(second, list) and second and second[0] is not None:
             raise CheckpointError(f"{path_or_id}: has two text encoders (SDXL); expected a Stable Diffusion 1 or 2 model")
         if controlnet is None:
             conditioning_of(folder)
-        components = ["unet", "vae", "text_encoder"]
-        for component in components:
-            check_weights(folder, component)
+        check_tokenizer(folder)
+        extras = usable_extras(folder, index)
         options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype}
         model = cls(
             unet=_read(UNet2DConditionModel, folder, "unet", options),
             vae=_read(AutoencoderKL, folder, "vae", options),
             text_encoder=_read(CLIPTextModel, folder, "text_encoder", {"use_safetensors": True, "dtype": dtype}),
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+            tokenizer=_read_tokenizer(folder),
             scheduler=_read_scheduler(folder),
             controlnet=_read_part(_CONTROLNET, folder / "controlnet", controlnet, options),
             tiny_decoder=_read_part(_AUTOENCODER_TINY, folder / TINY_DECODER, tiny_decoder, options),
-            extras=folder if (folder / "depth_estimator").is_dir() else None,
+            extras=None if extras is None else folder,
+            extras_index=extras,
         )
+        model.check_vocabulary(folder)
+        model._check_widths(folder)
+        _ = model.schedule  # an unknown noise schedule shows here, not when training has begun
         if prediction_type is not None:
             model.check_prediction_type(prediction_type)
         return model.to(device)
@@ -167,6 +181,29 @@ class DepthDiffusion:
         from alberti.diffusion.decoding import FrozenDecoder
 
         return FrozenDecoder(self.vae, **options)
+    def check_vocabulary(self, folder: Path) -> None:
+        """CheckpointError unless the tokenizer has as many tokens as the text encoder has embeddings."""
+        tokens, embeddings = len(self.tokenizer), self.text_encoder.config.vocab_size
+        if tokens != embeddings:
+            raise CheckpointError(
+                f"{folder / 'tokenizer'}: a vocabulary of {tokens} tokens, but text_encoder has embeddings of {embeddings}; "
+                "the two are not of one model: copy both again"
+            )
+
+    def _check_widths(self, folder: Path) -> None:
+        """CheckpointError where two parts do not fit each other, which would show at the first step."""
+        unet, latent = self.unet.config, self.vae.config.latent_channels
+        pairs = [("vae's latent channels", latent, "unet's output channels", unet.out_channels)]
+        if isinstance(unet.cross_attention_dim, int) and unet.encoder_hid_dim is None:
+            pairs.append(("text_encoder's width", self.text_encoder.config.hidden_size, "unet's", unet.cross_attention_dim))
+        if self.controlnet is not None:
+            pairs.append(("controlnet's input channels", self.controlnet.config.in_channels, "unet's", unet.in_channels))
+            pairs.append(("controlnet's width", self.controlnet.config.cross_attention_dim, "unet's", unet.cross_attention_dim))
+        if self.tiny_decoder is not None:
+            pairs.append(("tiny decoder's latent channels", self.tiny_decoder.config.latent_channels, "vae's", latent))
+        for mine, found, other, expected in pairs:
+            if found != expected:
+                raise CheckpointError(f"{folder}: {mine} {found} and {other} {expected} do not fit; they are not of one model")
 
     def check_prediction_type(self, expected: str) -> None:
         """CheckpointError unless the scheduler says that the model predicts ``expected``."""
@@ -261,7 +298,7 @@ class DepthDiffusion:
 
             write_untrained_estimator(target)
             return
-        for name in _EXTRAS:
+        for name in EXTRAS:
             shutil.copytree(self.extras / name, target / name, ignore=shutil.ignore_patterns("*.bin", "*.msgpack", "*.h5"))
 
     def _index(self) -> dict[str, Any]:
@@ -281,9 +318,8 @@ class DepthDiffusion:
             }
             return {**kind, **index, "controlnet": ["diffusers", "ControlNetModel"], **absent}
         estimator = {"depth_estimator": ["transformers", "DPTForDepthEstimation"]}
-        if self.extras is not None:
-            index_of_source = read_json(self.extras / "model_index.json")
-            estimator = {name: _current_class(index_of_source[name]) for name in _EXTRAS}
+        if self.extras is not None and self.extras_index is not None:
+            estimator = self.extras_index
         return {
             "_class_name": "StableDiffusionDepth2ImgPipeline",
             **index,
@@ -292,17 +328,16 @@ class DepthDiffusion:
         }
 
 
-def _current_class(entry: list[str]) -> list[str]:
-    """An entry of model_index.json: Stable Diffusion 2's names a class that transformers 5 no longer has."""
-    return [entry[0], _RENAMED.get(entry[1], entry[1])]
 
 
 def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> Any:
+    variant = check_weights(folder, component)
+    component_config(folder, component)
     try:
         with quiet():
-            network, report = kind.from_pretrained(folder / component, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{folder / component}: cannot be loaded as {kind.__name__}: {error}") from error
+            network, report = kind.from_pretrained(folder / component, output_loading_info=True, variant=variant, **options)
+    except Exception as error:  # diffusers, transformers and safetensors each have their own
+        raise CheckpointError(f"{folder / component}: cannot be loaded as {kind.__name__}: {first_line(error)}") from error
     # Weights left out would be random ones, with no more than a warning.
     if missing := sorted(str(key) for key in [*report["missing_keys"], *report["mismatched_keys"]]):
         raise CheckpointError(
@@ -315,10 +350,16 @@ def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> A
 
 def _read_scheduler(folder: Path) -> Any:
     name = component_config(folder, "scheduler", "scheduler_config.json").get("_class_name", "DDIMScheduler")
-    kind = getattr(diffusers, name, None)
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
     if kind is None or not name.endswith("Scheduler"):
         raise CheckpointError(f"{folder / 'scheduler'}: scheduler {name!r} is not one of diffusers {diffusers.__version__}")
-    return kind.from_pretrained(folder / "scheduler")
+    with reading(folder / "scheduler", "scheduler", CheckpointError):
+        return kind.from_pretrained(folder / "scheduler")
+
+
+def _read_tokenizer(folder: Path) -> CLIPTokenizer:
+    with reading(folder / "tokenizer", "tokenizer", CheckpointError):
+        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
 
 
 def _read_part(kind: str, own: Path, given: str | Path | None, options: dict[str, Any]) -> Any:
@@ -326,7 +367,6 @@ def _read_part(kind: str, own: Path, given: str | Path | None, options: dict[str
     path = locate(given) if given is not None else own
     if not path.is_dir():
         return None
-    check_weights(path.parent, path.name)
     module, name = kind.rsplit(".", 1)
     return _read(getattr(importlib.import_module(module), name), path.parent, path.name, options)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alberti.data.manifest import Dataset
+from alberti.data.manifest import DEPTH_NEEDED, Dataset
 from alberti.data.transforms import stack_vanishing_points
 from alberti.device import choose_device
 from alberti.errors import ConfigError, DataError
@@ -86,7 +86,9 @@ class DatasetSource:
                     f"one {self.width} x {self.height}; training needs one size: prepare the data set with a fixed size"
                 )
             if sample.image is None or sample.depth is None:
-                raise DataError(f"{dataset.folder}: sample {sample.id!r} has no {'depth' if sample.image else 'image'}")
+                raise DataError(
+                    f"{dataset.folder}: sample {sample.id!r} has no {'depth' if sample.image else 'image'}{DEPTH_NEEDED}"
+                )
         given = [sample.vanishing_points if vanishing_points is None else vanishing_points.get(sample.id) for sample in dataset]
         self.points = stack_vanishing_points(given, MAX_POINTS)
         self.keep = keep

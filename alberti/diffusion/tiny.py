@@ -43,8 +43,11 @@ def distil_tiny_decoder(
     *,
     checkpoints: Path | None,
     device: str | torch.device | None = None,
+    out: str | Path | None = None,
 ) -> list[dict[str, float]]:
     """Train a decoder to answer as the VAE's does, and set it as ``base.tiny_decoder``; returns the training history.
+
+    Where ``out`` is given, the base is written there with it. Only then do the checkpoints go.
 
     It learns on what the constraint will show it: latents of ``dataset``, and the base's own one-step estimates of
     them from random noise levels. The loss is L1 plus L1 of image gradients against the full decoder's picture.
@@ -64,10 +67,12 @@ def distil_tiny_decoder(
         tiny.decoder, loss, len(cache), config.training,
         checkpoints=checkpoints, run_key=key, description="tiny decoder", device=device,
     )  # fmt: skip
-    if checkpoints is not None:
-        discard_checkpoints(checkpoints, key, config.training)
     base.tiny_decoder = tiny.eval().requires_grad_(False)
     base.to("cpu")
+    if out is not None:
+        base.save(out)
+    if checkpoints is not None:
+        discard_checkpoints(checkpoints, key, config.training)
     return result.history
 
 

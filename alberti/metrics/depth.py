@@ -142,7 +142,7 @@ def get_protocol(name: str | Protocol) -> Protocol:
         return name
     if name not in PROTOCOLS:
         known = "; ".join(f"{p.name} ({p.description})" for p in PROTOCOLS.values())
-        raise ConfigError(f"protocol: unknown {name!r}; there are: {known}")
+        raise ConfigError(f"protocol (--protocol): unknown {name!r}; there are: {known}")
     return PROTOCOLS[name]
 
 
@@ -265,7 +265,7 @@ def apply_alignment(pred: np.ndarray, how: str, scale: float, shift: float, max_
 def check_alignment(how: str) -> None:
     """ConfigError unless ``how`` is one of :data:`ALIGNMENTS`."""
     if how not in ALIGNMENTS:
-        raise ConfigError(f"alignment: expected one of {', '.join(ALIGNMENTS)}, got {how!r}")
+        raise ConfigError(f"alignment (--align): expected one of {', '.join(ALIGNMENTS)}, got {how!r}")
 
 
 def score_image(pred: np.ndarray, truth: GroundTruth, protocol: Protocol, alignment: str) -> dict[str, float | int]:

@@ -110,7 +110,8 @@ def read_prediction(path: str | Path) -> np.ndarray:
     array = read_array(path, what="prediction")
     if array.dtype.kind != "f":
         raise DataError(
-            f"{path}: expected floats (metres, or inverse relative depth), got {array.dtype}; whole numbers belong in a 16-bit PNG"
+            f"{path}: expected floats (metres, or inverse relative depth), got {array.dtype}; whole numbers belong in a 16-bit "
+            "PNG"
         )
     squeezed = array.reshape([length for length in array.shape if length != 1] or [1])
     if squeezed.ndim != 2:
@@ -121,7 +122,7 @@ def read_prediction(path: str | Path) -> np.ndarray:
 def check_resize(resize: str | None) -> None:
     """ConfigError unless ``resize`` is None or one of :data:`RESIZES`."""
     if resize is not None and resize not in RESIZES:
-        raise ConfigError(f"resize: expected one of {', '.join(RESIZES)}, got {resize!r}")
+        raise ConfigError(f"resize (--resize-predictions): expected one of {', '.join(RESIZES)}, got {resize!r}")
 
 
 def resize_prediction(prediction: np.ndarray, shape: tuple[int, int], resize: str | None, protocol: Protocol) -> np.ndarray:

@@ -266,8 +266,81 @@ def test_diode(tmp_path):
     name = "00022_00193_outdoor_010_000"
     np.save(folder / f"{name}_depth.npy", depth[..., None])
     np.save(folder / f"{name}_depth_mask.npy", np.ones((24, 32)))
-    np.save(tmp_path / f"{name}.npy", depth * 1.2)
-    evaluate_depth(predictions=tmp_path, diode=tmp_path / "val", out=tmp_path / "out.json")
+    (tmp_path / "made").mkdir()
+    np.save(tmp_path / "made" / f"{name}.npy", depth * 1.2)
+    evaluate_depth(predictions=tmp_path / "made", diode=tmp_path / "val", out=tmp_path / "out.json")
     summary = json.loads((tmp_path / "out.json").read_text())
     assert (summary["protocol"], summary["ground_truth"], summary["n"]) == ("diode_outdoor", "diode", 1)
     assert summary["abs_rel"] == pytest.approx(0.2, abs=0.02)
+
+
+def test_what_lies_there_is_said_where_predictions_are_missing(kitti, run, tmp_path):
+    _, frames, _ = kitti
+    wrong = tmp_path / "wrong"
+    (wrong / "deep").mkdir(parents=True)
+    np.save(wrong / "deep" / f"{frames[0].index:010d}_pred.npy", np.ones((40, 64)))
+    with pytest.raises(DataError, match=r"6 of 6 predictions are missing.*found deep/0000000000_pred\.npy; one file for all"):
+        run(predictions=wrong)
+    with pytest.raises(DataError, match="a file; --predictions is the folder"):
+        run(predictions=wrong / "deep" / f"{frames[0].index:010d}_pred.npy")
+
+
+@pytest.mark.parametrize("below", [".", "DATE", "DATE/DRIVE", "DATE/DRIVE/image_02", "DATE/DRIVE/image_02/data"])
+def test_predictions_in_kitti_s_tree_are_found_from_any_folder_of_it(kitti, run, tmp_path, below):
+    folder, frames, _ = kitti
+    assert len({frame.drive for frame in frames}) == 1
+    for frame in frames:
+        place = tmp_path / "tree" / frame.date / frame.drive / "image_02" / "data"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "predictions" / f"{frame.id}.npy", place / f"{frame.index:010d}.npy")
+    named = below.replace("DATE", frames[0].date).replace("DRIVE", frames[0].drive)
+    assert run(predictions=tmp_path / "tree" / named)[0]["n"] == 6
+
+
+def test_results_do_not_go_among_the_inputs(kitti, run, tmp_path):
+    folder, _, _ = kitti
+    inside = folder / "predictions" / "result.json"
+    for changes, message in [
+        ({"out": inside}, "inside the input"),
+        ({"pictures": folder / "predictions" / "drawn"}, "--pictures.*inside the input"),
+        ({"pictures": folder}, "--pictures.*"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            run(**changes)
+    run(out=tmp_path / "a" / "one.json")
+    with pytest.raises(ConfigError, match="names an input"):
+        run(out=tmp_path / "a" / "one.json", compare=tmp_path / "a" / "one.csv")
+    (tmp_path / "two.csv").write_text("mine\n")
+    with pytest.raises(ConfigError, match=r"two\.csv would be written as well"):
+        run(out=tmp_path / "two.json")
+    assert (tmp_path / "two.csv").read_text() == "mine\n"
+
+
+def test_diode_indoors_and_outdoors(tmp_path):
+    random = np.random.default_rng(0)
+    names = {"outdoor": "00022_00193_outdoor_010_000", "indoors": "00019_00183_indoors_000_010"}
+    (tmp_path / "made").mkdir()
+    for scenes, name in names.items():
+        folder = tmp_path / "val" / scenes
+        folder.mkdir(parents=True)
+        depth = random.uniform(1, 9, (24, 32)).astype(np.float32)
+        np.save(folder / f"{name}_depth.npy", depth[..., None])
+        np.save(folder / f"{name}_depth_mask.npy", np.ones((24, 32)))
+        Image.new("RGB", (32, 24)).save(folder / f"{name}.JPG")
+        np.save(tmp_path / "made" / f"{name}.npy", depth * 1.2)
+    listed = tmp_path / "list.csv"
+    lines = "".join(f"/data/my diode/{scenes}/{name}.png,x_depth.npy,m\r\n" for scenes, name in names.items())
+    listed.write_text(lines, encoding="utf-8-sig")
+
+    def run(**options):
+        evaluate_depth(predictions=tmp_path / "made", out=tmp_path / "o.json", **options)
+        return json.loads((tmp_path / "o.json").read_text())
+
+    assert run(diode=tmp_path / "val")["protocol"] == "diode_outdoor"
+    found = run(diode=tmp_path / "val", split=listed, protocol="diode_indoor", pictures=tmp_path / "drawn")
+    assert (found["protocol"], found["n"]) == ("diode_indoor", 1)
+    assert any("1 of 2 listed frames are of scenes that the protocol does not score" in note for note in found["notes"])
+    assert run(diode=tmp_path / "val/indoors")["protocol"] == "diode_indoor"
+    assert run(diode=tmp_path / "val", protocol="diode_all")["n"] == 2
+    with pytest.raises(DataError, match="--protocol diode_indoor scores the others"):
+        run(diode=tmp_path / "val/indoors", protocol="diode_outdoor")

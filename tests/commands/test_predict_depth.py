@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,59 @@ def test_the_module_is_light_to_import():
     code = "import sys, alberti.commands.predict_depth; print({'torch', 'transformers', 'timm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_bad_and_hidden_pictures_do_not_end_the_run(model: Path, tmp_path: Path, capsys):
+    write_pictures(tmp_path / "photos", ["a.png", "c.png"])
+    (tmp_path / "photos/._b.png").write_bytes(b"\0\5\x16\7")
+    predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    (tmp_path / "photos/b.png").write_bytes(b"not a picture")
+    write_pictures(tmp_path / "photos", ["d.png"])
+    with pytest.raises(DataError, match=r"1 of 4 pictures could not be read, the others are predicted; .*b\.png"):
+        predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.npy")) == ["a.npy", "c.npy", "d.npy"]
+
+
+@pytest.mark.parametrize("keep_times", [False, True])
+def test_a_replaced_picture_is_predicted_again(model: Path, tmp_path: Path, keep_times: bool):
+    write_pictures(tmp_path / "photos", ["a.png", "b.png"])
+    predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    kept = (tmp_path / "out/b.npy").stat().st_mtime_ns
+    other = np.random.default_rng(9).integers(0, 256, (64, 40, 3), dtype=np.uint8)
+    write_image(tmp_path / "new.png", other)
+    if keep_times:  # as `cp -p` and `mv` leave it: older than the prediction
+        os.utime(tmp_path / "new.png", (1_000_000_000, 1_000_000_000))
+    time.sleep(0.02)
+    (tmp_path / "new.png").rename(tmp_path / "photos/a.png")
+    predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    assert np.load(tmp_path / "out/a.npy").shape == (64, 40)
+    assert (tmp_path / "out/b.npy").stat().st_mtime_ns == kept
+    time.sleep(0.02)
+    (tmp_path / "photos/a.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"a\.png"):
+        predict_depth(model, tmp_path / "photos", tmp_path / "out")
+    assert not (tmp_path / "out/a.npy").exists()
+
+
+def test_every_root_of_kitti_goes_through_both_commands(model: Path, tmp_path: Path):
+    camera = Camera(40, 40, 31.5, 19.5, 64, 40)
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    (frame,) = write_kitti(tmp_path / "kitti", [KittiRecord(image, camera, "test", depth=np.full((40, 64), 9.0))])
+    drive = Path("raw") / frame.date / frame.drive
+    write_image(tmp_path / "kitti" / drive / "image_00/data/0000000000.png", image)
+    options = {"kitti": tmp_path / "kitti", "split": tmp_path / "kitti/splits/test.txt", "protocol": "eigen_benchmark"}
+    data = drive / "image_02/data"
+    roots = [".", "raw", drive.parent, drive, data.parent, data, data / "0000000000.png"]
+    for number, root in enumerate(roots):
+        out = tmp_path / f"out{number}"
+        predict_depth(model, tmp_path / "kitti" / root, out)
+        assert len(list(out.rglob("*.npy"))) == 1, root
+        evaluate_depth(predictions=out, out=tmp_path / "scores.json", **options)
+
+
+def test_predictions_do_not_go_among_the_pictures(model: Path, tmp_path: Path):
+    write_pictures(tmp_path / "photos", ["a.png"])
+    for out in ("photos", "photos/depth", "model", "photos/a.png"):
+        with pytest.raises(ConfigError, match="--out"):
+            predict_depth(model, tmp_path / "photos", tmp_path / out)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.png"]

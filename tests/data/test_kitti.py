@@ -424,3 +424,33 @@ def test_samples_refuse_what_is_not_there(kitti):
     path.write_bytes(b"not a picture")
     with pytest.raises(DataError, match="cannot read the image"):
         list(kitti_samples(kitti, [FRAME]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{DATE}/{DRIVE} 69 l",
+        f"/my data/kitti/{DATE}/{DRIVE} 0000000069 l",
+        f"/my data/kitti/{DATE}/{DRIVE}/image_02/data/0000000069.JPG",
+        f"C:\\kitti\\{DATE}\\{DRIVE}\\image_02\\data\\0000000069.png",
+        f"{DATE}/{DRIVE}/image_02/data/0000000069.png,None,721.5",
+        f'"{DATE}/{DRIVE}/image_02/data/0000000069.png"',
+        f"train/{DRIVE}/proj_depth/groundtruth/image_02/0000000069.png",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_in_clear_forms(tmp_path, line, encoding):
+    (tmp_path / "list.txt").write_bytes(f"# a comment\r\n{line}\r\n".encode(encoding))
+    assert read_split(tmp_path / "list.txt") == [Frame(DATE, DRIVE, 69)]
+
+
+def test_pictures_in_capitals_and_depth_in_gts(kitti):
+    path = kitti / "raw" / DATE / DRIVE / "image_02" / "data" / "0000000069.png"
+    path.rename(path.with_suffix(".PNG"))
+    (kitti / "depth").rename(kitti / "gts")
+    reader = KittiReader(kitti)
+    assert reader.image_path(FRAME).suffix == ".PNG"
+    assert reader.has_annotated(FRAME)
+    (kitti / "gts").rename(kitti / "elsewhere")
+    with pytest.raises(DataError, match="--kitti-depth"):
+        KittiReader(kitti).check([FRAME], kind="annotated")

@@ -1,11 +1,13 @@
 """Readers on files in the exact layout of each data set."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from native_layouts import gray16, picture, synthia, vkitti2
+from PIL import Image
 
 from alberti.data.caption_config import CaptionConfig
 from alberti.data.fingerprint import FileIndex
@@ -360,3 +362,101 @@ def test_two_files_of_one_id_are_an_error(tmp_path: Path) -> None:
     picture(tmp_path / "set" / "a" / "b.png")
     with pytest.raises(DataError, match="not unique"):
         prepare("folder", tmp_path / "set", tmp_path / "out")
+
+
+# --- what must not be taken for something else --------------------------------------------------------------------
+
+
+def test_resized_copies_get_a_camera_of_their_size_and_crops_are_refused(tmp_path: Path) -> None:
+    vkitti2(tmp_path / "half", size=(621, 188))
+    fx, fy, cx, cy = prepare("vkitti2", tmp_path / "half", tmp_path / "out")[0].intrinsics or ()
+    assert (fx, cx) == pytest.approx((725.0087 / 2, 310.0))
+    assert (fy, cy) == pytest.approx((725.0087 * 188 / 375, 187.5 * 188 / 375 - 0.5))
+    vkitti2(tmp_path / "crop", size=(1216, 352))
+    with pytest.raises(DataError, match=r"intrinsic\.txt: the camera is of pictures of 1242 x 375, these are 1216 x 352"):
+        prepare("vkitti2", tmp_path / "crop", tmp_path / "none")
+    for path in (tmp_path / "crop").rglob("intrinsic.txt"):
+        path.write_bytes(
+            path.read_text().replace("620.5", "607.5").replace("621.5", "607.5").replace("187", "164").encode("utf-16")
+        )
+    assert prepare("vkitti2", tmp_path / "crop", tmp_path / "own")[0].intrinsics == (725.0087, 725.0087, 607.5, 164.0)
+    for path in (tmp_path / "crop").rglob("intrinsic.txt"):
+        path.write_text(path.read_text("utf-16").replace("607.5", "10"))
+    with pytest.raises(DataError, match="no camera of a picture of 1216 x 352"):
+        prepare("vkitti2", tmp_path / "crop", tmp_path / "none2")
+
+
+def test_suffixes_in_capitals_and_other_formats_are_the_same_pictures(tmp_path: Path) -> None:
+    vkitti2(tmp_path / "vk")
+    synthia(tmp_path / "sy")
+    for path in [*(tmp_path / "vk").rglob("*.jpg"), *(tmp_path / "vk").rglob("depth_*.png")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    for path in (tmp_path / "sy").rglob("RGB/*.png"):
+        Image.open(path).convert("RGB").save(path.with_suffix(".jpg"))
+        path.unlink()
+    assert len(prepare("vkitti2", tmp_path / "vk", tmp_path / "out")) == 9
+    assert len(prepare("synthia_al", tmp_path / "sy", tmp_path / "out2")) == 3
+
+
+@pytest.mark.parametrize(
+    ("image", "other"),
+    [
+        ("rgb/a.png", "depths/a.png"),
+        ("a.png", "a_depth.png"),
+        ("images/a.png", "images/a-mask.png"),
+        ("x/a.jpg", "masks/x/a.png"),
+    ],
+)
+@pytest.mark.parametrize("deep", [True, False])
+def test_depth_maps_and_masks_are_no_photographs(tmp_path: Path, image: str, other: str, deep: bool) -> None:
+    picture(tmp_path / image)
+    if deep:
+        gray16(tmp_path / other, np.full((30, 40), 2560))
+    else:
+        picture(tmp_path / other)
+    with pytest.raises(DataError, match=rf"1 of the 2 pictures are .*{other}.*depth maps from depth/"):
+        open_source("folder", tmp_path)
+
+
+def test_depth_in_another_format_is_hinted_at(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png")
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth/a.npy", np.full((30, 40), 5.0))
+    with pytest.raises(DataError, match=r"depth/ holds 1 \.npy: set options\.depth_format to npy"):
+        open_source("folder", tmp_path)
+    assert open_source("folder", tmp_path, depth_format="npy").depth_kind == "z"
+
+
+def test_names_that_cannot_stand_in_a_manifest(tmp_path: Path) -> None:
+    picture(tmp_path / "set/sub\\b.png")
+    picture(tmp_path / "set" / ("deep" * 60) / "c.png")
+    ids = [sample.id for sample in prepare("folder", tmp_path / "set", tmp_path / "out")]
+    assert ids[1] == "sub_b.png"
+    assert len(ids[0]) < 200
+    (tmp_path / "set/sub\\b.png").rename(os.fsdecode(os.fsencode(tmp_path / "set") + b"/Stra\xdfe.png"))
+    with pytest.raises(DataError, match=r"Stra.*is no UTF-8: rename the file"):
+        prepare("folder", tmp_path / "set", tmp_path / "none")
+
+
+def test_holicity_s_lists_tables_and_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_views(tmp_path / "h", ["placeA_HD_060_20", "placeB_HD_060_20"])
+    listed = tmp_path / "h/train-middlesplit.txt"
+    listed.write_bytes("2008-07/placeA\r\n2008-07\\placeB\r\n2008-07/placeC\r\n".encode("utf-16"))
+    assert len(list(open_source("holicity", tmp_path / "h", split="train").samples)) == 2
+    assert "1 of the 3 places in the lists of train have no view here: 2008-07/placeC" in capsys.readouterr().err
+    (tmp_path / "h/captions_depth.json").write_text('{"2008-07/other_HD_000_00_imag": "a street"}')
+    with pytest.raises(DataError, match=r"captions_depth\.json names none of the 2 views"):
+        open_source("holicity", tmp_path / "h")
+    (tmp_path / "h/captions_depth.json").write_text('{"2008-07/placeA_HD_060_20_imag": "a street"}')
+    (tmp_path / "h/vpts_depth.json").write_text('{"2008-07/placeA_HD_060_20_imag": [[255.5, 511.5]]}')
+    rows = list(open_source("holicity", tmp_path / "h", vanishing_points="paper").samples)
+    assert "entries of 1 of the 2 views" in capsys.readouterr().err
+    (point,) = rows[0].vanishing_points or ()
+    # the paper counts 512 pixels, the fixture has 64: the middle stays the middle
+    assert (point[0] / point[2], point[1] / point[2]) == pytest.approx((31.5, 63.5))
+
+
+def two_views(root: Path, names: list[str]) -> None:
+    for name in names:
+        picture(root / "2008-07" / f"{name}_imag.JPG", 64, 64)
+        np.savez(root / "2008-07" / f"{name}_dpth.npz", depth=np.full((64, 64), 9.0, np.float32))

@@ -201,3 +201,39 @@ def test_info_refuses_unknown_names():
 def test_images_of_another_shape_are_named():
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(3, 8, 8\)"):
         build_depth_model("dpt", "tiny")(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.txt", "a.pth"])
+def test_what_is_no_checkpoint_is_said_so_without_torch_s_advice(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(CheckpointError, match="not a checkpoint") as told:
+        DepthModel.load(tmp_path / name)
+    assert "weights_only" not in str(told.value)
+
+
+def test_objects_in_a_checkpoint_are_named_without_torch_s_advice(tmp_path):
+    torch.save({"model": Path("x")}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"pathlib.*could run code") as told:
+        DepthModel.load(tmp_path / "a.pth")
+    assert "weights_only" not in str(told.value)
+
+
+def test_a_dpt_saved_as_a_variant_is_read_and_pickled_weights_are_told_of(tmp_path):
+    model = build_depth_model("dpt", "tiny")
+    model.save(tmp_path / "model")
+    (tmp_path / "model/model.safetensors").rename(tmp_path / "model/model.fp16.safetensors")
+    assert DepthModel.load(tmp_path / "model").kind == model.kind
+    (tmp_path / "model/model.fp16.safetensors").rename(tmp_path / "model/pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"found only pytorch_model\.bin, which would have to be unpickled"):
+        DepthModel.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("max_depth", "far"), ("max_depth", -1), ("inverse_scale", 0), ("input_height", 3.5), ("kind", ["x"])]
+)
+def test_a_sidecar_with_odd_values_is_refused(tmp_path, key, value):
+    build_depth_model("dpt", "tiny").save(tmp_path)
+    path = tmp_path / "depth_model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(CheckpointError, match=rf"depth_model\.json: {key}"):
+        DepthModel.load(tmp_path)

@@ -264,3 +264,103 @@ def test_tokenizer_is_deterministic_and_reads_back(tmp_path):
     assert max(tokenizer.get_vocab().values()) < 540
     assert loaded.tokenize("street") == ["street</w>"]
     assert loaded.decode(loaded(CAPTIONS[0]).input_ids, skip_special_tokens=True) == CAPTIONS[0]
+
+
+# --- what is found out at load, not after the training
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "folder"])
+def test_a_base_without_a_vocabulary_is_refused(copied, missing):
+    shutil.rmtree(copied / "tokenizer") if missing == "folder" else (copied / "tokenizer" / missing).unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer: no tokenizer's vocabulary: expected tokenizer\.json"):
+        DepthDiffusion.load(copied)
+
+
+def test_a_vocabulary_of_half_its_files_is_refused(copied):
+    (copied / "tokenizer/tokenizer.json").unlink()
+    (copied / "tokenizer/vocab.json").write_text('{"a": 0}')
+    with pytest.raises(CheckpointError, match=r"merges\.txt"):
+        DepthDiffusion.load(copied)
+
+
+def test_a_tokenizer_of_another_model_is_refused(copied):
+    train_tokenizer(["another street"], 520, TINY["max_tokens"]).save_pretrained(copied / "tokenizer")
+    with pytest.raises(CheckpointError, match=r"tokenizer: a vocabulary of \d+ tokens, but text_encoder has embeddings of"):
+        DepthDiffusion.load(copied)
+    (copied / "tokenizer/tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot read the tokenizer"):
+        DepthDiffusion.load(copied)
+
+
+def _drop(name):
+    return lambda folder: shutil.rmtree(folder / name)
+
+
+def _entry(name, value):
+    def change(folder):
+        index = json.loads((folder / "model_index.json").read_text())
+        index.pop(name) if value is None else index.update({name: value})
+        (folder / "model_index.json").write_text(json.dumps(index))
+
+    return change
+
+
+def _rename(folder, old, new):
+    (folder / old).rename(folder / new)
+
+
+@pytest.mark.parametrize(
+    ("change", "untrained"),
+    [
+        (_drop("feature_extractor"), True),
+        (_drop("depth_estimator"), True),
+        (lambda folder: (_drop("feature_extractor")(folder), _drop("depth_estimator")(folder)), False),
+        (_entry("feature_extractor", None), False),
+        (_entry("depth_estimator", [None, None]), False),
+        (_entry("feature_extractor", ["transformers", "NoSuchProcessor"]), False),
+        (lambda folder: _rename(folder, "depth_estimator/model.safetensors", "depth_estimator/pytorch_model.bin"), True),
+        (lambda folder: _rename(folder, "depth_estimator/model.safetensors", "depth_estimator/model.fp16.safetensors"), True),
+        (lambda folder: (folder / "depth_estimator/model.safetensors").write_bytes(b"cut"), True),
+        (lambda folder: (folder / "feature_extractor/preprocessor_config.json").write_text("{"), True),
+    ],
+)
+def test_whatever_loads_is_saved_and_read_by_diffusers(copied, tmp_path, capsys, change, untrained):
+    change(copied)
+    DepthDiffusion.load(copied).save(tmp_path / "saved")
+    assert ("untrained depth estimator" in capsys.readouterr().err) == untrained
+    pipe = StableDiffusionDepth2ImgPipeline.from_pretrained(tmp_path / "saved")
+    assert pipe.depth_estimator is not None
+    assert pipe.feature_extractor is not None
+
+
+def test_a_variant_alone_is_read_and_several_are_refused(copied, base, tmp_path):
+    for part, network in (("vae", base.vae), ("unet", base.unet)):
+        shutil.rmtree(copied / part)
+        network.save_pretrained(copied / part, variant="fp16")
+    loaded = DepthDiffusion.load(copied)
+    assert torch.equal(loaded.vae.decoder.conv_in.weight, base.vae.decoder.conv_in.weight)
+    loaded.save(tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved/vae").glob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
+    vae = copied / "vae"
+    shutil.copy(vae / "diffusion_pytorch_model.fp16.safetensors", vae / "diffusion_pytorch_model.bf16.safetensors")
+    with pytest.raises(CheckpointError, match="variants bf16, fp16; save the model without variant"):
+        DepthDiffusion.load(copied)
+
+
+def test_a_part_of_the_weights_that_is_missing_is_named(copied, base):
+    shutil.rmtree(copied / "unet")
+    base.unet.save_pretrained(copied / "unet", max_shard_size="200KB")
+    shards = sorted((copied / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    DepthDiffusion.load(copied)
+    shards[-1].unlink()
+    with pytest.raises(CheckpointError, match=rf"{shards[-1].name} missing, which .*index\.json lists"):
+        DepthDiffusion.load(copied)
+
+
+def test_parts_of_two_models_are_refused(copied, base, tmp_path):
+    other = build_small_base(BaseConfig.smoke(**{**TINY, "text_width": TINY["text_width"] * 2}), CAPTIONS)
+    shutil.rmtree(copied / "text_encoder")
+    other.text_encoder.save_pretrained(copied / "text_encoder")
+    with pytest.raises(CheckpointError, match=r"text_encoder's width .* do not fit"):
+        DepthDiffusion.load(copied)

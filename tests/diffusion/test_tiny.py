@@ -1,5 +1,6 @@
 """A distilled tiny decoder stands in for the VAE's in the constraint."""
 
+import pytest
 import torch
 from diffusion.toy import SIZE
 
@@ -32,3 +33,21 @@ def test_it_learns_to_decode_and_is_used(base_folder, toy, points, tmp_path):
 def test_it_has_the_factor_of_its_vae(base):
     tiny = build_tiny_decoder(base, TinyDecoderConfig(width=8, blocks=1))
     assert tiny.decode(torch.zeros(1, 4, 8, 8)).sample.shape == (1, 3, 8 * base.factor, 8 * base.factor)
+
+
+def test_checkpoints_go_only_when_the_result_is_there(base_folder, toy, tmp_path, monkeypatch):
+    config = TinyDecoderConfig(steps=2, batch_size=2, width=8, blocks=1, checkpoint_every=1, warmup_steps=0)
+    kept = tmp_path / "checkpoints"
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    options = {"checkpoints": kept, "device": "cpu", "out": tmp_path / "out"}
+    monkeypatch.setattr(DepthDiffusion, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        distil_tiny_decoder(DepthDiffusion.load(base_folder), toy, config, **options)
+    assert list(kept.rglob("state.safetensors"))
+    monkeypatch.undo()
+    distil_tiny_decoder(DepthDiffusion.load(base_folder), toy, config, **options)
+    assert DepthDiffusion.load(tmp_path / "out").tiny_decoder is not None
+    assert not list(kept.rglob("state.safetensors"))

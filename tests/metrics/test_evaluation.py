@@ -1,5 +1,7 @@
 """Evaluation over images: in memory, on KITTI's layout, and tables that belong together or do not."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from alberti.metrics import (
     evaluate_frames,
     paired_bootstrap,
 )
+from alberti.metrics.evaluation import _score, summarise
 
 # --- evaluation in memory
 
@@ -236,3 +239,92 @@ def test_a_table_of_several_models_is_of_one_protocol_and_one_set_of_images():
         check_one_table({"dpt": a, "pixelformer": b, "other": evaluate(noisy(truth, 1), lidar, "eigen_garg").summary})
     with pytest.raises(DataError, match="split_hash"):
         check_one_table({"dpt": a, "other": evaluate(noisy(truth, 1), fewer, "eigen_benchmark").summary})
+
+
+# --- numbers that are plausible by accident
+
+
+def large(kind="annotated"):
+    rows = np.linspace(70, 3, 375, dtype=np.float32)[:, None]
+    return {name: GroundTruth(rows * np.ones((1, 1242), np.float32) + k, kind) for k, name in enumerate("ab")}
+
+
+@pytest.mark.parametrize(
+    ("part", "protocol", "message"),
+    [
+        (lambda d: d[23:, 13:1229], "eigen_benchmark", "KITTI's benchmark crop.*--protocol eigen_benchmark_kb"),
+        (lambda d: d[23::2, 13:1229:2], "eigen_benchmark", "KITTI's benchmark crop"),
+        (lambda d: d[23:, 13:1229], "eigen_benchmark_monodepth2", "KITTI's benchmark crop.*end in _kb"),
+        (lambda d: d.T, "eigen_benchmark", "rows and columns are swapped"),
+        (lambda d: d[::3, ::3].T, "eigen_benchmark_kb", "aspect differs by a factor of 10"),
+        (lambda d: d[:, :621], "eigen_benchmark", "aspect differs by a factor of 2.00"),
+        (lambda d: d[None, ...].repeat(2, 0), "eigen_benchmark", r"one \(H, W\) map"),
+        (lambda d: d[:0], "eigen_benchmark", r"one \(H, W\) map"),
+    ],
+)
+@pytest.mark.parametrize("resize", [None, "bilinear"])
+def test_what_is_no_copy_of_the_whole_picture_is_refused(part, protocol, message, resize):
+    truth = large()["a"]
+    with pytest.raises(DataError, match=message):
+        _score("a", part(truth.depth), truth, PROTOCOLS[protocol], "none", resize)
+
+
+def test_a_resized_benchmark_crop_is_placed_where_the_protocol_has_it():
+    truth = large()["a"]
+    half = truth.depth[23::2, 13:1229:2]
+    row, placed = _score("a", half, truth, PROTOCOLS["eigen_benchmark_kb"], "none", "bilinear")
+    assert placed.shape == (352, 1216)
+    assert row["abs_rel"] < 0.01
+
+
+def test_a_little_stretching_is_told_of():
+    truth = large()
+    rows = [
+        _score(n, t.depth[::3, ::3][:, :320], t, PROTOCOLS["eigen_benchmark"], "none", "bilinear")[0] for n, t in truth.items()
+    ]
+    assert any("changed the aspect of predictions by a factor of up to 1.29" in note for note in _notes_of(rows))
+
+
+def _notes_of(rows):
+    return summarise(rows, PROTOCOLS["eigen_benchmark"], "none").summary["notes"][1:]
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"), [(100 / 256, "0.39.* times.*100 a metre"), (500 / 256, "1.9.* times"), (0.8, "0.8.* times")]
+)
+def test_one_factor_over_all_images_is_told_of(factor, text):
+    truth = truths()
+    predictions = {name: prediction * factor for name, prediction in noisy(truth, 0, 0.05).items()}
+    notes = " ".join(evaluate(predictions, truth, "eigen_benchmark").summary["notes"])
+    assert re.search(text, notes)
+
+
+def test_models_that_are_off_by_different_factors_are_not_suspected():
+    truth = truths()
+    factors = dict(zip(truth, (0.9, 1.2, 1.0, 1.3, 0.8, 1.1), strict=True))
+    predictions = {name: prediction * factors[name] for name, prediction in noisy(truth, 0, 0.05).items()}
+    assert len(evaluate(predictions, truth, "eigen_benchmark").summary["notes"]) == 1
+
+
+@pytest.mark.parametrize("alignment", ["none", "median", "affine_depth"])
+def test_predictions_that_fall_where_depth_grows_are_told_of(alignment):
+    truth = truths()
+    inverse = {name: 30 / t.depth for name, t in truth.items()}
+    notes = evaluate(inverse, truth, "eigen_benchmark", alignment).summary["notes"]
+    assert any("6 of 6 predictions fall where depth grows" in note for note in notes)
+    good = evaluate(noisy(truth, 0), truth, "eigen_benchmark", alignment).summary["notes"]
+    assert not any("fall" in note for note in good)
+
+
+def test_affine_depth_undoes_scale_and_shift_in_depth():
+    truth = truths()
+    predictions = {name: 0.01 * t.depth - 0.3 for name, t in truth.items()}
+    summary = evaluate(predictions, truth, "eigen_benchmark", "affine_depth").summary
+    assert summary["abs_rel"] < 1e-5
+    other = {name: t.depth + np.random.default_rng(1).normal(0, 5, t.depth.shape) for name, t in truth.items()}
+    evaluation = evaluate(other, truth, "eigen_benchmark", "affine_depth")
+    name, target = next(iter(truth.items()))
+    mask = PROTOCOLS["eigen_benchmark"].valid(target.depth)
+    scale, shift = np.polyfit(other[name][mask].astype(float), target.depth[mask].astype(float), 1)
+    assert evaluation.rows["scale"][0] == pytest.approx(scale)
+    assert evaluation.rows["shift"][0] == pytest.approx(shift)

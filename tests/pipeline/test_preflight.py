@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from alberti.errors import ConfigError
-from pipeline.preflight import Machine, doctor, lacking
+from pipeline.preflight import Machine, doctor, lacking, look_at_profile, profiles_of
 
 LAPTOP = Machine(cores=2, memory_gb=8, disk_gb=50, gpus=(), gpu_usable=False)
 SERVER = Machine(cores=64, memory_gb=512, disk_gb=5000, gpus=(("H100", 80.0),), gpu_usable=True)
@@ -33,7 +33,7 @@ def test_machine_limits_are_named(project: Path) -> None:
 
 def test_paper_names_data_and_models_that_are_missing(project_copy: Path) -> None:
     problems = " ".join(lacking("paper", project_copy, SERVER))
-    for text in ("datasets/holicity", "prepare.train.root", "datasets/vkitti2", "datasets/kitti", "base.path", "pixelformer"):
+    for text in ("datasets/holicity", "prepare.train.root", "datasets/vkitti2", "datasets/kitti", "pixelformer"):
         assert text in problems
     assert "eigen_test_files.txt" in problems
     assert "synthia_al expected at datasets/synthia_al; set prepare.condition.sources.1.root" in problems
@@ -43,6 +43,40 @@ def test_paper_names_data_and_models_that_are_missing(project_copy: Path) -> Non
     for split in ("train", "val", "test"):
         (project_copy / "splits" / f"eigen_{split}_files.txt").write_text("")
     assert "prepare." not in " ".join(lacking("paper", project_copy, SERVER))
+
+
+def test_models_of_the_hub_are_fetched_and_lack_nothing(project_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    state = look_at_profile("paper", project_copy, SERVER)
+    assert any(text.startswith("base: ") for text in state.fetches)
+    assert not any("model hub" in text for text in state.lacks)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    state = look_at_profile("paper", project_copy, SERVER)
+    assert state.fetches == ()
+    assert any("HF_HUB_OFFLINE" in text for text in state.lacks)
+
+
+def test_overrides_count_and_what_others_build_on_is_no_profile(
+    project_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project_copy)
+    assert profiles_of(project_copy) == ["default", "gpu", "paper", "smoke"]
+    with pytest.raises(ConfigError, match="unknown"):
+        doctor("shared")
+    (project_copy / "pictures").mkdir()
+    photos = ["prepare.train.source=folder", "prepare.train.root=pictures"]
+    assert look_at_profile("smoke", project_copy, SERVER, photos).lacks == ()
+    with pytest.raises(typer.Exit):
+        doctor("smoke", [photos[0], "prepare.train.root=nowhere"])
+    assert "set prepare.train.root" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ConfigError, match="expected an override"):
+        doctor("smoke", ["prepare.train.root"])
+
+
+def test_a_folder_that_is_no_git_clone_is_told_of(project_copy: Path) -> None:
+    assert not any("Git" in text for text in lacking("default", project_copy, SERVER))
+    (project_copy / ".git").rename(project_copy / "git")
+    assert any("git clone" in text for text in lacking("default", project_copy, SERVER))
 
 
 def test_broken_profile_is_a_finding(project_copy: Path) -> None:

@@ -13,7 +13,8 @@ from stages.shared.graph import check_graph
 from stages.shared.params import check_params, first_difference, load_params
 
 PROFILES = profiles.profiles()
-EXPERIMENTS = [("gpu", name) for name in ("base", "guidance", "photos", "real", "tiny_decoder", "trials")] + [("default", "laptop")]
+_GPU = ("base", "guidance", "photos", "real", "tiny_decoder", "trials")
+EXPERIMENTS = [*(("gpu", name) for name in _GPU), ("default", "laptop")]
 
 
 def test_params_yaml_equals_the_composed_default(composed: Callable[[str], dict], project: Path) -> None:
