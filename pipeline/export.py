@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alberti.errors import AlbertiError
+from alberti.files import sha256_json
 from pipeline.profiles import PROJECT, compose
 from pipeline.units import Unit, chosen, levels, longest_first, read_units
 
@@ -33,22 +34,25 @@ def makefile(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
         "PYTHON ?= python3",
         f"UNITS := {len(units)}",
         "SECONDS := " + f"{sum(unit.seconds for unit in units):g}",
-        "DO = @$(PYTHON) -m pipeline.prefork --run $(RUN) --units $(UNITS) --seconds $(SECONDS)",
+        f"PARAMS_FILE = $(RUN)/params-{sha256_json(plain)[:12]}.yaml",
+        "DO = @$(PYTHON) -m pipeline.prefork --run $(RUN) --params $(PARAMS_FILE) --units $(UNITS) --seconds $(SECONDS)",
         "",
-        ".PHONY: all",
+        ".PHONY: all params",
         "all: " + " ".join(_stamp(unit) for unit in order),
         "\t@$(PYTHON) -m pipeline.prefork --run $(RUN) --stop",
         "",
+        "params: $(PARAMS_FILE)",
+        "",
         "# JSON is YAML.",
-        "$(RUN)/params.yaml: export PARAMS = " + text,
-        "$(RUN)/params.yaml: $(lastword $(MAKEFILE_LIST))",
+        "$(PARAMS_FILE): export PARAMS = " + text,
+        "$(PARAMS_FILE):",
         "\t@mkdir -p $(RUN)/.done $(RUN)/logs && printf '%s\\n' \"$$PARAMS\" > $@",
         "",
     ]
     stamps = {unit.id: _stamp(unit) for unit in units}
     for unit in units:
         waits = " ".join(stamps[name] for name in unit.waits_for if name in stamps)
-        lines += [f"{stamps[unit.id]}: {waits} | $(RUN)/params.yaml".replace(":  |", ": |")]
+        lines += [f"{stamps[unit.id]}: {waits} | $(PARAMS_FILE)".replace(":  |", ": |")]
         lines += [f"\t$(DO) --stamp $@ --expected {unit.seconds:g} -- {unit.id} {unit.command.removeprefix('python -m ')}", ""]
     return "\n".join(lines)
 
@@ -75,7 +79,7 @@ def slurm(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
         "cat > \"$RUN/plan.mk\" <<'MAKEFILE'",
         makefile(units, values, title),
         "MAKEFILE",
-        'make -s -f "$RUN/plan.mk" RUN="$RUN" "$RUN/params.yaml"',
+        'make -s -f "$RUN/plan.mk" RUN="$RUN" params',
         "after=",
     ]
     for number, wave in enumerate(waves):

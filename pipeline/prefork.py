@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ _IDLE_SECONDS = 120.0
 """After which a server that nobody asks ends by itself."""
 _PATIENCE_SECONDS = 5.0
 """That a unit which was told to stop has for it."""
+_NO_SERVER = ".no-server"
+"""File in `.done` that says that a server has given up: nobody then starts another."""
 _HEAVY = (
     "torch", "torchvision", "diffusers", "transformers", "accelerate", "timm", "cv2", "pandas", "scipy.stats",
     "alberti.diffusion.model", "alberti.diffusion.train", "alberti.diffusion.sample", "alberti.depth.models",
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--units", type=int, default=1, help="how many there are in the plan")
     parser.add_argument("--seconds", type=float, default=1.0, help="what all of them are expected to take, one by one")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the plan's params")
     parser.add_argument("--stamp", type=Path, help="file that says that the unit is done")
     parser.add_argument("--expected", type=float, default=1.0, help="what the unit is expected to take, in the same seconds")
     parser.add_argument("--stop", action="store_true", help="end the server of the run")
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 - code if code < 0 else code
     for old in options.stamp.parent.glob(f"{unit}.*"):  # of other params: the outs are about to change
         old.unlink()
-    own += ["--params", str(run / "params.yaml"), "--root", str(run), "--project", str(Path.cwd())]
+    own += ["--params", str(options.params.resolve()), "--root", str(run), "--project", str(Path.cwd())]
     start = time.monotonic()
     code = _run_unit(run, unit, module, own)
     seconds = time.monotonic() - start
@@ -101,6 +105,7 @@ def shim(folder: Path, run: Path) -> None:
 
 def stop(run: Path) -> None:
     """End the server of ``run``, if there is one, and what it runs."""
+    (run / ".done" / _NO_SERVER).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         _ask(run, {"stop": True})
 
@@ -120,8 +125,14 @@ def _run_unit(run: Path, unit: str, module: str, arguments: Sequence[str], envir
         with contextlib.suppress(OSError, ValueError):
             return int(_ask(run, request))
     with open(run / "logs" / f"{unit}.log", "ab") as log:
-        environment = environment or {**os.environ, **_threads(_jobs())}
+        environment = environment or {**os.environ, **_threads(_jobs()), **_gpu_of(unit)}
         return subprocess.run([sys.executable, "-m", module, *arguments], stdout=log, stderr=log, env=environment).returncode
+
+
+def _gpu_of(unit: str) -> dict[str, str]:
+    """A GPU by the unit's name: without a server nobody knows which has the fewest units."""
+    gpus = _gpus()
+    return {"CUDA_VISIBLE_DEVICES": gpus[zlib.crc32(unit.encode()) % len(gpus)]} if gpus else {}
 
 
 def _jobs() -> int:
@@ -151,12 +162,13 @@ def _ensure_server(run: Path) -> None:
     path, log = _socket_path(run), run / "logs" / "prefork.log"
     for folder in ("logs", ".done"):
         (run / folder).mkdir(parents=True, exist_ok=True)
-    if _reachable(path):
+    given_up = run / ".done" / _NO_SERVER
+    if _reachable(path) or given_up.exists():
         return
     from filelock import FileLock
 
     with FileLock(run / ".done" / ".server"):  # held by whoever starts it
-        if _reachable(path):
+        if _reachable(path) or given_up.exists():
             return
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -233,6 +245,8 @@ def _serve(run: Path) -> int:
     import importlib
     import selectors
 
+    # a process that has initialised CUDA cannot be forked: who asks for GPUs while it is imported is answered by the driver
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     for name in _HEAVY:
         try:
             importlib.import_module(name)
@@ -241,6 +255,10 @@ def _serve(run: Path) -> int:
     gc.freeze()
     code = _own_code()
     gpus = _gpus()
+    if gpus and not _children_can_use_gpus():
+        print("a fork of this process cannot use the GPU: units run in processes of their own", flush=True)
+        (run / ".done" / _NO_SERVER).touch()
+        return 1
     path = _socket_path(run)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):
@@ -322,6 +340,20 @@ def _changed(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size
+
+
+def _children_can_use_gpus() -> bool:
+    """Whether a fork of this process can initialise CUDA: not if anything that was imported has done so before."""
+    import torch
+
+    pid = os.fork()
+    if not pid:
+        try:
+            torch.cuda.init()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _gpus() -> list[str]:

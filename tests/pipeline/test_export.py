@@ -53,8 +53,12 @@ def test_units_run_once_and_again_where_what_they_read_changed(tmp_path: Path) -
     assert result(run)["n"] == 2
     again = make(plan(tmp_path), run, "-j2")
     assert ran(again) == []
-    changed = make(plan(tmp_path, "prepare.test.scenes.seed=9"), run, "-j2")
+    os.utime(tmp_path / "plan.mk", (1, 1))  # a plan that was written before the run, as one that is carried there may be
+    changed_plan = plan(tmp_path, "prepare.test.scenes.seed=9")
+    os.utime(changed_plan, (1, 1))
+    changed = make(changed_plan, run, "-j2")
     assert sorted(ran(changed)) == [TARGET, "prepare@test"]
+    assert {json.loads(path.read_text())["prepare"]["test"]["scenes"]["seed"] for path in run.glob("params-*.yaml")} == {4, 9}
     back = make(plan(tmp_path), run, "-j2")
     assert sorted(ran(back)) == [TARGET, "prepare@test"], "the outs were another plan's"
     alone = make(plan(tmp_path), tmp_path / "alone", ALBERTI_PREFORK="0")
