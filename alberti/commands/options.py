@@ -30,5 +30,5 @@ def check_device(name: str | None) -> str:
 def refused_option(error: "ValidationError") -> ConfigError:
     """The error of a setting that an option gave, in the option's own name."""
     problem: Any = error.errors()[0]
-    option = "--" + str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
+    option = "--" + str(problem["loc"][-1]).replace("_", "-") if problem["loc"] else "options"
     return ConfigError(f"{option}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {problem.get('input')!r:.80}")

@@ -17,7 +17,8 @@ from alberti.diffusion.randomness import chance
 from alberti.diffusion.sources import SceneSource
 from alberti.errors import ConfigError
 from alberti.seeding import numpy_generator
-from alberti.training import Batch, discard_checkpoints, train_loop
+from alberti.training.loop import discard_checkpoints, train_loop
+from alberti.training.schedule import Batch
 from alberti.training.step_graph import to_device
 from alberti.weights import weights_hash
 

@@ -138,6 +138,8 @@ def _write_tokenizer(folder: Path, vocabulary: int) -> None:
 
     backend: Any = train_tokenizer(_WORDS, min(vocabulary, 1024), _TOKENS)._tokenizer
     model = json.loads(backend.to_str())["model"]
+    for number in range(vocabulary - len(model["vocab"])):  # as many tokens as the text encoder has embeddings
+        model["vocab"][f"<|{number}|>"] = len(model["vocab"])
     write_json(folder / "vocab.json", model["vocab"])
     write_text(folder / "merges.txt", "#version: 0.2\n" + "".join(f"{' '.join(pair)}\n" for pair in model["merges"]))
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": "!"}

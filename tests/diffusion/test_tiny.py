@@ -36,7 +36,7 @@ def test_it_has_the_factor_of_its_vae(base):
 
 
 def test_checkpoints_go_only_when_the_result_is_there(base_folder, toy, tmp_path, monkeypatch):
-    config = TinyDecoderConfig(steps=2, batch_size=2, width=8, blocks=1, checkpoint_every=1, warmup_steps=0)
+    config = TinyDecoderConfig(training=Optimisation(steps=2, batch_size=2, lr=5e-4, checkpoint_every=1), width=8, blocks=1)
     kept = tmp_path / "checkpoints"
 
     def full_disk(*_: object) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from alberti.weights import read_weights
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -33,6 +32,7 @@ from alberti.images import read_depth, read_image
 from alberti.metrics.predictions import check_kind, read_prediction
 from alberti.partial_file import PartialFile
 from alberti.score import GivenPoints
+from alberti.weights import read_weights
 
 
 @dataclass(frozen=True)

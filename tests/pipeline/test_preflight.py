@@ -6,7 +6,8 @@ import pytest
 import typer
 
 from alberti.errors import ConfigError
-from pipeline.preflight import Machine, doctor, lacking, look_at_profile, profiles_of
+from pipeline.preflight import Machine, doctor, lacking, look_at_profile
+from pipeline.profiles import profiles
 
 LAPTOP = Machine(cores=2, memory_gb=8, disk_gb=50, gpus=(), gpu_usable=False)
 SERVER = Machine(cores=64, memory_gb=512, disk_gb=5000, gpus=(("H100", 80.0),), gpu_usable=True)
@@ -60,7 +61,7 @@ def test_overrides_count_and_what_others_build_on_is_no_profile(
     project_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project_copy)
-    assert profiles_of(project_copy) == ["default", "gpu", "paper", "smoke"]
+    assert profiles(project_copy) == ["default", "gpu", "paper", "smoke"]
     with pytest.raises(ConfigError, match="unknown"):
         doctor("shared")
     (project_copy / "pictures").mkdir()

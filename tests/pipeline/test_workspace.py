@@ -6,28 +6,24 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project_tools import commit
 
 from alberti.errors import ConfigError
 from pipeline.workspace import open_workspace
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    (folder / "conf" / "profile").mkdir(parents=True)
-    (folder / ".dvc").mkdir()
-    (folder / "alberti").mkdir()
-    (folder / "alberti" / "old.py").write_text("")
-    (folder / "conf" / "config.yaml").write_text("defaults:\n  - profile: default\n  - _self_\n")
-    for name, value in (("default", 1), ("smoke", 2)):
-        (folder / "conf" / "profile" / f"{name}.yaml").write_text(f"# @package _global_\nvalue: {value}\n")
-    (folder / "params.yaml").write_text("value: 1\n")
-    (folder / "dvc.yaml").write_text("stages: {a: {cmd: 'echo ${value} > a', outs: [a], params: [value]}}\n")
-    (folder / ".dvc" / "config").write_text("")
-    (folder / ".gitignore").write_text(".alberti/\n/a\n/.dvc/cache\n/.dvc/tmp\n")
-    commit(folder)
-    return folder
+def small(project_copy: Path) -> Path:
+    """The project with one stage that shows a param."""
+    (project_copy / "alberti" / "old.py").write_text("")
+    stage = "stages: {a: {cmd: 'echo ${generate.steps} > a', outs: [a], params: [generate.steps]}}\n"
+    (project_copy / "dvc.yaml").write_text(stage)
+    with open(project_copy / ".gitignore", "a") as file:
+        file.write("/a\n")
+    return project_copy
+
+
+def steps(folder: Path) -> int:
+    return int(yaml.safe_load((folder / "params.yaml").read_text())["generate"]["steps"])
 
 
 def test_profile_of_params_runs_in_the_project(small: Path) -> None:
@@ -38,18 +34,18 @@ def test_profile_of_params_runs_in_the_project(small: Path) -> None:
 def test_other_profiles_run_in_copies_that_follow_the_project(small: Path) -> None:
     with open_workspace(small, "smoke") as workspace:
         assert workspace == small / ".alberti" / "runs" / "smoke"
-        assert yaml.safe_load((workspace / "params.yaml").read_text()) == {"value": 2}
+        assert steps(workspace) == 4
         assert (workspace / "alberti" / "old.py").exists()
         subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=workspace, check=True)
-    assert yaml.safe_load((small / "params.yaml").read_text()) == {"value": 1}
+    assert steps(small) == 10
     assert any((small / ".dvc" / "cache").rglob("*")), "the copy shares the project's cache"
 
     (small / "alberti" / "old.py").unlink()
     (small / "alberti" / "new.py").write_text("")
-    with open_workspace(small, "smoke", ["value=3"]) as other:
+    with open_workspace(small, "smoke", ["generate.steps=3"]) as other:
         assert other.name.startswith("smoke-")
     with open_workspace(small, "smoke") as workspace:
-        assert (workspace / "a").read_text() == "2\n", "outs stay"
+        assert (workspace / "a").read_text() == "4\n", "outs stay"
         assert not (workspace / "alberti" / "old.py").exists()
         assert (workspace / "alberti" / "new.py").exists()
 
