@@ -1,7 +1,5 @@
 """Stage finetune@<arm>-<seed>: the base fine-tuned with the arm's settings, in `models/finetuned/<arm>/<seed>/`."""
 
-from typing import Any
-
 from alberti.data.manifest import Dataset
 from alberti.files import write_json
 from alberti.processes import is_main
@@ -39,8 +37,7 @@ def finetune(layout: Layout, params: Params, instance: Instance) -> None:
         write_provenance(folder, {"arm": instance["arm"], "finetune": plain(arm)}, inputs, seed, layout.project)
     result.discard_checkpoints()
     last = {name: value for name, value in result.history[-1].items() if name != "step"}
-    metrics: dict[str, Any] = {"steps": arm.training.steps, "constraint": arm.constraint, "weight": arm.weight}
-    write_json(layout.root / instance["metrics"], {**metrics, **last, **result.counts})
+    write_json(layout.root / instance["metrics"], {"steps": arm.training.steps, **last, **result.counts})
 
 
 if __name__ == "__main__":
