@@ -21,7 +21,8 @@ OVERRIDES = (
     "~arms.unconstrained",
     "finetune.training.steps=40",
     "finetune_depth.models=[pixelformer]",
-    "evaluate_depth.arms=[original,constrained]",
+    "evaluate_depth.arms=[constrained]",
+    "prepare.kitti.scenes.splits.train=2",
 )
 
 
@@ -50,6 +51,7 @@ def repro_until(folder: Path, done: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_forced_and_unchanged_runs_agree(
     project: Path, project_copy: Path, run_in: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -57,21 +59,21 @@ def test_killed_forced_and_unchanged_runs_agree(
     (project_copy / "params.yaml").write_text(yaml.safe_dump(values))
     checkpoints = project_copy / "checkpoints" / "finetune"
     repro_until(project_copy, lambda: any(checkpoints.glob("*/step-*")))
-    assert not (project_copy / "models/finetuned/constrained").exists()
+    assert not (project_copy / "models/finetuned/constrained/0").exists()
 
-    restarted = run_in(project_copy, "dvc", "repro")
+    restarted = run_in(project_copy, "dvc", "repro", timeout=900)
     assert restarted.returncode == 0, restarted.stdout + restarted.stderr
     assert "'prepare@train' didn't change" in restarted.stdout
     after_kill = metrics(project_copy)
-    assert set(stage_graph(project_copy)) >= {"report", "evaluate_depth@pixelformer-constrained"}
+    assert set(stage_graph(project_copy)) >= {"report", "evaluate_depth@pixelformer-constrained-0"}
     assert (project_copy / "report/index.html").is_file()
 
-    forced = run_in(project_copy, "dvc", "repro", "--force")
+    forced = run_in(project_copy, "dvc", "repro", "--force", timeout=900)
     assert forced.returncode == 0, forced.stdout + forced.stderr
     assert "didn't change" not in forced.stdout
     assert metrics(project_copy) == after_kill
 
-    unchanged = run_in(project_copy, "dvc", "repro")
+    unchanged = run_in(project_copy, "dvc", "repro", timeout=900)
     assert "Data and pipelines are up to date" in unchanged.stdout
     shown = run_in(project_copy, "dvc", "metrics", "show", "--json")
-    assert "consistency_2" in shown.stdout
+    assert "within2" in shown.stdout
