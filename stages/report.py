@@ -58,7 +58,7 @@ def gather(layout: Layout, params: Params) -> ReportInputs:
     """Read metrics, curves and pictures of every arm and model that params.yaml names, and a study's answers."""
     from alberti.study.run import read_run_study
 
-    condition = Dataset.open(layout.data("condition"))
+    condition, study = Dataset.open(layout.data("condition")), read_run_study(layout.root)
     sources = params.prepare.roles()
     return ReportInputs(
         seeds=tuple(params.seeds),
@@ -75,7 +75,8 @@ def gather(layout: Layout, params: Params) -> ReportInputs:
         facts=_facts(layout, params, condition),
         params=yaml.safe_dump({k: v for k, v in plain(params).items() if k != "graph"}, sort_keys=False, width=110),
         stand_ins=tuple(role for role, source in sources.items() if source.source == "scenes"),
-        study=read_run_study(layout.root).results,
+        study=study.results,
+        study_offer=study.fragment() if study.results is None else "",
         original_arm=ORIGINAL_ARM,
         pictures=params.report.pictures,
     )

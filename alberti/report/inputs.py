@@ -118,6 +118,8 @@ class ReportInputs:
     """Roles whose data were rendered here instead of being real."""
     study: Mapping[str, Any] | None = None
     """Results of a human trial, as `alberti study analyse` writes them."""
+    study_offer: str = ""
+    """HTML that says how such a trial of this run is held; shown where there are no results."""
     minutes: Mapping[str, Any] | None = None
     """What it cost: ``total``, ``by_stage`` and ``devices``."""
     original_arm: str = "original"

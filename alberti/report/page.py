@@ -85,7 +85,7 @@ def context(inputs: ReportInputs, summary: Mapping[str, Any]) -> dict[str, Any]:
         "straightness": straightness_chart(summary),
         "depth_sets": [_depth_set(summary, name) for name in summary["depth"]],
         "constraint": [panel for runs in inputs.curves.values() for panel in constraint_panels(runs, names)],
-        "study": None if inputs.study is None else _study_tables(inputs.study),
+        "study": inputs.study_offer if inputs.study is None else _study_tables(inputs.study),
         "training": _training(inputs, names),
         "profile": _profile(inputs, ids, names),
     }
