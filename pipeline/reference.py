@@ -25,10 +25,12 @@ from stages.shared.source_params import SourceParams
 TARGET = PROJECT / "docs" / "params.md"
 _INTRO = """# Params
 
-Every key of `params.yaml`, written by `python -m pipeline.reference` from the schema. A default is the schema's: what a profile says
-instead stands in `conf/profile/`. NAME is a name of your own, `null` means none.
+Every key of `params.yaml`, written by `python -m pipeline.reference` from the schema. Where a profile says nothing else
+(`conf/profile/`), a key has its default. NAME is a name of your own, `null` means none.
+An arm has what `finetune` says where it says nothing itself, and a variant what `generate` says.
 
 """
+_WORDS: dict[Any, str] = {str: "text", bool: "true, false", int: "integer", float: "number"}
 
 
 def reference() -> str:
@@ -48,7 +50,7 @@ def _sections(model: type[BaseModel], place: str) -> Iterator[tuple[str, type[Ba
         key = f"{place}.{name}" if place else name
         found = _model_in(annotation)
         if found is not None:
-            yield from _sections(found, key + {dict: ".NAME", list: "[]"}.get(get_origin(annotation) or type, ""))
+            yield from _sections(found, key + _among(annotation, ".NAME", "[]", ""))
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -56,6 +58,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         return annotation
     found = [model for model in map(_model_in, get_args(annotation)) if model is not None]
     return found[0] if found else None
+
+
+def _among(annotation: Any, by_name: str, listed: str, alone: str) -> str:
+    """Which of three, by whether the annotation is a mapping, a list or neither."""
+    origin = get_origin(annotation)
+    return by_name if origin is dict else listed if origin is list else alone
 
 
 def _table(model: type[BaseModel], places: Sequence[str]) -> str:
@@ -94,9 +102,9 @@ def _yaml(value: Any) -> str:
 def _values(annotation: Any) -> str:
     """What may stand there, in YAML's words."""
     if _model_in(annotation) is not None:
-        return {dict: "sections by name", list: "list of sections"}.get(get_origin(annotation) or type, "section")
+        return _among(annotation, "sections by name", "list of sections", "section")
     if isinstance(annotation, type) and get_origin(annotation) is None:
-        return {str: "text", bool: "true, false", int: "integer", float: "number"}.get(annotation, "any")
+        return _WORDS.get(annotation, "any")
     if str(get_origin(annotation)) == "typing.Literal":
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) in (list, tuple):
@@ -125,9 +133,9 @@ def _own_meanings(model: type[BaseModel]) -> dict[str, str]:
     assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
     for field, behind in zip(definition.body, definition.body[1:], strict=False):
-        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if named and isinstance(behind, ast.Expr) and isinstance(behind.value, ast.Constant):
-            found[field.target.id] = str(behind.value.value)  # type: ignore[union-attr]
+        match field, behind:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = text
     return found
 
 

@@ -1,0 +1,23 @@
+"""docs/params.md says what the schema says."""
+
+from pathlib import Path
+
+from pipeline.reference import reference
+
+
+def test_the_page_is_in_step_with_the_schema(project: Path) -> None:
+    """If this fails: `python -m pipeline.reference`."""
+    assert (project / "docs" / "params.md").read_text(encoding="utf-8") == reference()
+
+
+def test_a_key_shows_default_values_and_meaning() -> None:
+    lines = reference().splitlines()
+    assert "| `weight` | `0.01` | number | Of the constraint's value in the loss. |" in lines  # of ConstraintSettings
+    assert "| `seeds` | needed | list: integer |" in "\n".join(lines)
+    assert "| `seed` | `null` | integer | null: each of `seeds`. |" in lines  # an arm's own, not the trainer's
+
+
+def test_every_kind_of_section_has_one_table() -> None:
+    titles = [line for line in reference().splitlines() if line.startswith("## ")]
+    assert len(titles) == len(set(titles))
+    assert {f"## `{place}`" for place in ("prepare", "finetune", "generate.vanishing_guidance", "variants.NAME")} <= set(titles)
