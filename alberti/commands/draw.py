@@ -44,6 +44,8 @@ def draw(
     from alberti.guidance import VanishingGuidance
     from alberti.images import write_image
 
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg") or out.is_dir():
+        raise ConfigError(f"--out: expected the name of a picture, .png or .jpg, got {out}")
     wanted = None if size is None else parse_size(size)
     where = str(choose_device(device))
     scene = _read(source, depth_scale, focal, depth_model, where)
