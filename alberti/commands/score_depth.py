@@ -19,11 +19,16 @@ def score_depth(
     root: Annotated[Path, typer.Argument(help="Where the frames lie.")],
     out: Annotated[Path, typer.Option(help="JSON file to write; a CSV with a row per frame goes beside it.")],
     layout: Annotated[str, typer.Option(help="kitti (raw), kitti_objects, diode, or folder (pictures and depth/).")] = "kitti",
-    split: Annotated[Path | None, typer.Option(help="File that lists the frames; KITTI raw needs one.")] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="List of frames: `<date>/<drive> <frame> l` for KITTI raw, which needs one.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Default: eigen_garg, diode_outdoor or metric_80.")] = None,
     align: Annotated[
         list[str] | None,
-        typer.Option(help="May stand several times; default: median, of relative models affine_disparity."),
+        typer.Option(
+            help="none, median, affine_disparity, weighted_disparity or affine_depth; may stand several times. Default: median, of "
+            "relative models affine_disparity."
+        ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that pictures are brought to first, say 320x96.")] = None,
     depth_root: Annotated[Path | None, typer.Option(help="KITTI raw: annotated depth that lies elsewhere.")] = None,

@@ -85,7 +85,9 @@ def _open_kitti(test: TestSet, kind: str) -> OpenTestSet:
     from alberti.data.kitti import KittiReader, read_split
 
     if test.split is None:
-        raise ConfigError("split: KITTI raw needs the list of frames to score")
+        raise ConfigError(
+            "split (--split): KITTI raw needs the list of frames to score, a line each: `<date>/<drive> <frame> l`"
+        )
     reader, listed = KittiReader(test.root, test.depth_root), read_split(test.split)
     frames = [frame for frame in listed if frame.annotated is not False] if kind == "annotated" else listed
     if not frames:
