@@ -32,8 +32,8 @@ def evaluate_depth(
     align: Annotated[
         str,
         typer.Option(
-            help="none, median, affine_disparity or weighted_disparity (predictions are inverse relative depth), or affine_depth "
-            "(relative depth)."
+            help="none, median, affine_disparity or weighted_disparity (predictions are inverse relative depth), or "
+            "affine_depth (relative depth)."
         ),
     ] = "none",
     kitti_depth: Annotated[

@@ -26,8 +26,8 @@ def score_depth(
     align: Annotated[
         list[str] | None,
         typer.Option(
-            help="none, median, affine_disparity, weighted_disparity or affine_depth; may stand several times. Default: median, of "
-            "relative models affine_disparity."
+            help="none, median, affine_disparity, weighted_disparity or affine_depth; may stand several times. "
+            "Default: median, of relative models affine_disparity."
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that pictures are brought to first, say 320x96.")] = None,
