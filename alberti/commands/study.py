@@ -59,7 +59,7 @@ def create(
 
     texts/ can be edited at any time, questions and rules in study.json until the first rater begins.
     """
-    from alberti.study.create import Options, create_study, read_source
+    from alberti.study.create import Options, create_study, pictures_to_show
     from alberti.study.design import Rules
 
     folders, renders = _arms(arms or [], run, only)
@@ -81,8 +81,8 @@ def create(
         completion_url=completion_url,
     )
     if plan:
-        names = {source.name for source in read_source(next(iter(folders.values())))}
-        _print_plan(list(folders), options, min(len(names), pictures or len(names)), preference, _numbers(raters), careless)
+        _, names = pictures_to_show(folders, options)
+        _print_plan(list(folders), options, len(names), preference, _numbers(raters), careless)
         return
     made = create_study(out, folders, straight or renders, options)
     print(f"{out}: {len(made.names)} pictures of {len(made.arms)} arms, {len(made.comparisons)} comparisons")

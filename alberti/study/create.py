@@ -132,8 +132,7 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
     """
     if (out / "study.json").exists():
         raise DataError(f"{out}: there is a study already, perhaps with answers; choose another folder or remove it")
-    sources = {arm: {source.name: source for source in _with_seeds(arms, arm)} for arm in arms}
-    names = _common_names(sources, arms, options)
+    sources, names = pictures_to_show(arms, options)
     study = _design(arms, len(names), options)
     with _filled(out) as folder:
         (folder / "pictures").mkdir()
@@ -149,6 +148,12 @@ def create_study(out: Path, arms: Mapping[str, Path], straight: Path | None, opt
         write_texts(folder, study.trials)
         study.save(folder)
     return study
+
+
+def pictures_to_show(arms: Mapping[str, Path], options: Options) -> tuple[dict[str, dict[str, Source]], list[str]]:
+    """Each arm's pictures by name, and the names to show; errors as those of :func:`create_study`."""
+    sources = {arm: {source.name: source for source in _with_seeds(arms, arm)} for arm in arms}
+    return sources, _common_names(sources, arms, options)
 
 
 def _design(arms: Mapping[str, Path], names: int, options: Options) -> Study:

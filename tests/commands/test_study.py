@@ -67,6 +67,7 @@ def test_a_plan_makes_nothing(
         (["create", "OUT", "ARM", "OTHER", "--size", "big"], "WIDTHxHEIGHT"),
         (["create", "OUT", "--run", "OUT"], "at least two arms"),
         (["create", "OUT", "ARM", "OTHER", "--plan", "--raters", "many"], "whole numbers"),
+        (["create", "OUT", "ARM", "missing=nowhere", "--plan"], "nowhere"),
         (["create", "OUT", "ARM", "OTHER", "--blocks", "beauty"], "beauty"),
         (["create", "OUT", "ARM", "x=OUT"], "no such folder"),
         (["create", "OUT", "a/b=FOLDER", "OTHER"], "name"),
