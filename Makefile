@@ -24,6 +24,7 @@ lint: $(STAMP)
 
 params: $(STAMP)
 	python -m pipeline.profiles
+	python -m pipeline.reference
 
 install: $(STAMP)
 
