@@ -95,6 +95,7 @@ def test_a_base_that_takes_no_depth_is_one_paragraph(alberti, room, tmp_path, ca
     [
         ({"source": "none.png"}, "no such depth map or photo"),
         ({"--size": "12"}, "WIDTHxHEIGHT"),
+        ({"--out": "out.gif"}, ".png or .jpg"),
         ({"--base": "none"}, "no such model folder"),
     ],
 )
