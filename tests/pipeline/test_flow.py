@@ -1,4 +1,4 @@
-"""The Prefect flow for real on a small DAG: server, worker and deployment; failures, kills and cancellation; Ray."""
+"""The Prefect flow for real on a small DAG: server, worker and deployment; failures, kills and cancellation."""
 
 import contextlib
 import json
@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from project_tools import commit, copy_project, environment
@@ -43,27 +44,35 @@ def small_project(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def prefect_environment(tmp_path: Path, small_project: Path) -> dict[str, str]:
-    """Settings for a Prefect that keeps to this test and this machine."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server for the tests of this file: the settings to reach it."""
+    folder = tmp_path_factory.mktemp("prefect")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    inherited = {name: value for name, value in environment().items() if not name.startswith("PREFECT_")}
-    return {
-        **inherited,
-        "PYTHONPATH": str(small_project),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+    settings = {
+        **{name: value for name, value in environment().items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(folder),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_CLI_COLORS": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "150",
-        "RAY_USAGE_STATS_ENABLED": "0",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
         "COLUMNS": "200",
     }
+    log = folder / "server.log"
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1")
+    with running(*command, cwd=folder, env=settings, log=log):
+        wait_until(lambda: answers(settings["PREFECT_API_URL"]), 120, log.read_text)
+        yield settings
+
+
+@pytest.fixture
+def prefect_environment(small_project: Path, server: dict[str, str]) -> dict[str, str]:
+    return {**server, "PYTHONPATH": str(small_project)}
 
 
 @contextlib.contextmanager
@@ -109,77 +118,101 @@ def answers(url: str) -> bool:
     return False
 
 
-@pytest.mark.slow
-def test_deployment_from_server_to_cancel(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
-    env = prefect_environment
+def ask(env: dict[str, str], path: str, values: dict[str, Any] | None = None) -> Any:
+    """An answer of Prefect's API; POST where there are values."""
+    data = None if values is None else json.dumps(values).encode()
+    request = urllib.request.Request(env["PREFECT_API_URL"] + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
 
-    def prefect(*arguments: str, check: bool = True) -> str:
-        command = [sys.executable, "-m", "prefect", *arguments]
-        done = subprocess.run(command, cwd=small_project, env=env, capture_output=True, text=True, timeout=170)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
 
-    def last_run() -> dict[str, str]:
-        found: dict[str, str] = json.loads(prefect("flow-run", "ls", "--limit", "1", "-o", "json"))[0]
+class Deployed:
+    """The deployment `alberti/smoke` of a project."""
+
+    def __init__(self, project: Path, env: dict[str, str]):
+        self.env = env
+        for arguments in (["work-pool", "create", "alberti", "--type", "process", "--overwrite"],
+                          ["--no-prompt", "deploy", "--name", "smoke"]):  # fmt: skip
+            command = [sys.executable, "-m", "prefect", *arguments]
+            done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stdout + done.stderr
+        self._id = ask(env, "/deployments/name/alberti/smoke")["id"]
+
+    def run(self, **parameters: Any) -> str:
+        found: str = ask(self.env, f"/deployments/{self._id}/create_flow_run", {"parameters": parameters})["id"]
         return found
 
-    log, worker_log = tmp_path / "server.log", tmp_path / "worker.log"
-    serve = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1")
-    with running(*serve, cwd=tmp_path, env=env, log=log):
-        wait_until(lambda: answers(env["PREFECT_API_URL"]), 120, log.read_text)
-        prefect("work-pool", "create", "alberti", "--type", "process")
-        prefect("--no-prompt", "deploy", "--name", "smoke")
-        work = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "alberti")
-        workspace = small_project / ".alberti" / "runs" / "smoke"
-        with running(*work, cwd=tmp_path, env=env, log=worker_log) as worker:
-            # a profile other than that of params.yaml runs in a copy, and params.yaml stays
-            before = (small_project / "params.yaml").read_text()
-            prefect("deployment", "run", "alberti/smoke", "--watch", "--watch-timeout", "150")
-            assert (workspace / "d").read_text() == "4\n4\n"
-            assert (small_project / "params.yaml").read_text() == before
-            assert not (small_project / "d").exists()
-            run = last_run()
-            assert run["name"] == "smoke, seed 0"
-            assert "a says 4" in prefect("flow-run", "logs", run["id"])
+    def state(self, run: str) -> str:
+        found: str = ask(self.env, f"/flow_runs/{run}")["state_type"]
+        return found
 
-            # cancelled, stage processes end within ten seconds
-            sleeping = 'overrides=["report.pictures=7"]'
-            prefect("deployment", "run", "alberti/smoke", "-p", sleeping)
-            wait_until(lambda: sleepers(small_project), 90, worker_log.read_text)
-            prefect("flow-run", "cancel", last_run()["id"])
-            assert wait_until(lambda: not sleepers(small_project), 15) < 10
-            wait_until(lambda: "CANCELLED" in json.dumps(last_run()).upper(), 40, lambda: str(last_run()))
+    def said(self, run: str) -> str:
+        logs = ask(self.env, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200})
+        return "\n".join(entry["message"] for entry in logs)
 
-            # a worker that is told to stop leaves neither stages nor a run that blocks the next one
-            prefect("deployment", "run", "alberti/smoke", "-p", sleeping)
-            wait_until(lambda: sleepers(small_project), 90, worker_log.read_text)
-            os.kill(worker.pid, signal.SIGTERM)
-            wait_until(lambda: not sleepers(small_project), 30)
-            worker.wait(60)
-        with running(*work, cwd=tmp_path, env=env, log=worker_log):
-            prefect("deployment", "run", "alberti/smoke", "--watch", "--watch-timeout", "100")
+
+@pytest.mark.slow
+def test_deployment_from_server_to_cancel(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
+    env, log = prefect_environment, tmp_path / "worker.log"
+    deployed = Deployed(small_project, env)
+    work = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "alberti")
+    workspace = small_project / ".alberti" / "runs" / "smoke"
+    with running(*work, cwd=tmp_path, env=env, log=log) as worker:
+        # a profile other than that of params.yaml runs in a copy, and params.yaml stays
+        before = (small_project / "params.yaml").read_text()
+        run = deployed.run()
+        wait_until(lambda: deployed.state(run) not in ("SCHEDULED", "PENDING", "RUNNING"), 100, log.read_text)
+        assert deployed.state(run) == "COMPLETED", log.read_text()
+        assert (workspace / "d").read_text() == "4\n4\n"
+        assert (small_project / "params.yaml").read_text() == before
+        assert not (small_project / "d").exists()
+        assert ask(env, f"/flow_runs/{run}")["name"] == "smoke, seed 0"
+        wait_until(lambda: "a says 4" in deployed.said(run), 10, lambda: deployed.said(run))
+
+        # cancelled, stage processes end soon
+        run = deployed.run(overrides=["report.pictures=7"])
+        wait_until(lambda: sleepers(small_project), 90, log.read_text)
+        ask(env, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        took = wait_until(lambda: not sleepers(small_project), 30, log.read_text)
+        print(f"cancelled: stages ended after {took:.1f} s")
+        wait_until(lambda: deployed.state(run) == "CANCELLED", 40, log.read_text)
+
+        # a worker that is told to stop leaves neither stages nor a run that blocks the next one
+        run = deployed.run(overrides=["report.pictures=7"])
+        wait_until(lambda: sleepers(small_project), 90, log.read_text)
+        os.kill(worker.pid, signal.SIGTERM)
+        took = wait_until(lambda: not sleepers(small_project), 30, log.read_text)
+        print(f"worker stopped: stages ended after {took:.1f} s")
+        worker.wait(60)
+    with running(*work, cwd=tmp_path, env=env, log=log):  # Prefect may still call the first one running
+        deployed.run(overrides=["report.pictures=7"])
+        wait_until(lambda: sleepers(small_project), 90, log.read_text)
 
 
 def start_flow(folder: Path, env: dict[str, str], log: Path, **arguments: object) -> "subprocess.Popen[bytes]":
-    """The flow in a process of its own, with a server of its own."""
-    env = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    """The flow in a process of its own."""
     with open(log, "wb") as output:
         command = [sys.executable, "-c", RUN, json.dumps({"profile": "smoke", **arguments})]
         return subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
 
 
 @pytest.mark.slow
-def test_failures_kills_and_what_follows(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_failed_unit_stops_only_what_depends_on_it(
+    small_project: Path, prefect_environment: dict[str, str], tmp_path: Path
+) -> None:
     log = tmp_path / "flow.log"
-    runs = small_project / ".alberti" / "runs"
     failing = start_flow(small_project, prefect_environment, log, overrides=["report.pictures=9"])
     assert failing.wait(120) == 0
     assert "failed: b; not run, as they depend on it: d" in log.read_text(), log.read_text()
     assert "Retr" not in log.read_text(), "what a person must mend is not tried again"
-    (broken,) = (path for path in runs.glob("smoke-*") if path.is_dir())
+    (broken,) = (path for path in (small_project / ".alberti" / "runs").glob("smoke-*") if path.is_dir())
     assert (broken / "c").read_text() == "4\n"
     assert not (broken / "d").exists()
 
+
+@pytest.mark.slow
+def test_kills_and_what_follows(small_project: Path, prefect_environment: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "flow.log"
     # a flow that is killed takes its stages with it, and the next one runs
     sleeping = start_flow(small_project, prefect_environment, log, overrides=["report.pictures=7"])
     wait_until(lambda: sleepers(small_project), 90, log.read_text)
