@@ -33,8 +33,14 @@ def plan(folder: Path, *overrides: str, only: tuple[str, ...] = (TARGET,)) -> Pa
 
 def make(path: Path, run: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "-f", str(path), f"RUN={run}", f"PYTHON={sys.executable}", *arguments]
-    env = {**environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), **extra}
+    env = {**_environment(), **extra}
     return subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=300)
+
+
+def _environment() -> dict[str, str]:
+    """Without what a `make test` around says to the makes that it starts."""
+    own = {name: value for name, value in environment().items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -81,7 +87,7 @@ def test_killed_server_and_stopped_make_leave_nothing_behind_that_writes(tmp_pat
     long = "base_depth.pixelformer.train.training.steps=200"
     run, path = tmp_path / "run", plan(tmp_path, long)
     command = ["make", "-f", str(path), f"RUN={run}", f"PYTHON={sys.executable}", "-j2"]
-    env = {**environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    env = _environment()
     checkpoints = run / "checkpoints" / "depth"
     for stop in (signal.SIGKILL, signal.SIGINT):
         with subprocess.Popen(
@@ -149,7 +155,7 @@ def test_slurm_submits_a_wave_after_the_other(tmp_path: Path) -> None:
     fake.parent.mkdir()
     fake.write_text(_SBATCH)
     fake.chmod(0o755)
-    env = {**environment(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "RUN": str(tmp_path / "run")}
+    env = {**_environment(), "RUN": str(tmp_path / "run")}
     env["PATH"] = f"{fake.parent}{os.pathsep}{env['PATH']}"
     (fake.parent / "python3").symlink_to(sys.executable)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
