@@ -371,6 +371,7 @@ def _fork(run: Path, request: dict[str, Any], gpu: str | None, sockets: tuple[so
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where make was started in the background
         _die_with_parent()
         for own in sockets:
             own.close()
