@@ -47,9 +47,16 @@ def _train(section: BaseParams, layout: Layout, out: Path) -> tuple[dict[str, st
 
     assert section.train is not None
     source = DatasetSource(Dataset.open(layout.data("train"))) if section.scenes is None else _streets(section.scenes)
-    metrics = train_base(source, out, section.train, checkpoints=layout.checkpoints("base"))
+    further = [_streets(scenes) for scenes in section.further]
+    start = None if section.start is None else _model_folder(layout.named(section.start), "base.start names")
+    inputs = {"pictures": source.fingerprint}
+    inputs |= {f"pictures, {scenes.width} x {scenes.height}": part.fingerprint for scenes, part in zip(section.further, further)}
+    inputs |= {} if start is None else {str(section.start): hash_folder(start)}
+    metrics = train_base(
+        source, out, section.train, checkpoints=layout.checkpoints("base"), others=further, start=start
+    )
     del metrics["history"]
-    return {"pictures": source.fingerprint}, metrics
+    return inputs, metrics
 
 
 def _streets(scenes: SceneParams) -> "SceneSource":
@@ -72,11 +79,7 @@ def _take(section: BaseParams, layout: Layout, out: Path) -> dict[str, str]:
         DepthDiffusion.load(section.id, revision=section.revision).save(out)
         return {f"{section.id}@{section.revision}": hash_folder(out)}
     source = layout.pretrained("base") if section.source == "pretrained" else layout.named(section.path or "")
-    if not (source / "model_index.json").is_file():
-        raise CheckpointError(
-            f"{source}: expected a diffusers model folder with model_index.json, as base.source is {section.source!r}; "
-            "name another folder in base.path, or train a base with base.source: train"
-        )
+    _model_folder(source, f"base.source is {section.source!r}, base.path names")
     model = DepthDiffusion.load(source)  # refuses what is damaged or no depth-conditioned model
     if section.source == "pretrained":
         shutil.copytree(source, out, dirs_exist_ok=True)
@@ -84,6 +87,16 @@ def _take(section: BaseParams, layout: Layout, out: Path) -> dict[str, str]:
         # written anew: a download may hold further variants of its weights, and class names that are gone
         model.save(out)
     return {section.path or "pretrained/base": hash_folder(source)}
+
+
+def _model_folder(folder: Path, named: str) -> Path:
+    """``folder``; CheckpointError where it holds no model."""
+    if not (folder / "model_index.json").is_file():
+        raise CheckpointError(
+            f"{folder}: expected a diffusers model folder with model_index.json: {named} it; "
+            "name another folder, or train a base with base.source: train"
+        )
+    return folder
 
 
 if __name__ == "__main__":

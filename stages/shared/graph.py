@@ -123,7 +123,7 @@ def _annotate(params: Params) -> Iterator[tuple[str, Instance]]:
 def _base(params: Params) -> Instance:
     section = params.base
     trained_on = section.source == "train" and section.scenes is None
-    found = {"pretrained": "pretrained/base", "path": section.path}.get(section.source)
+    found = {"pretrained": "pretrained/base", "path": section.path, "train": section.start}.get(section.source)
     return {"model": found or NOTHING, "pictures": _at.data("train") if trained_on else NOTHING}
 
 

@@ -63,6 +63,10 @@ class BaseParams(Section):
     """How it is trained where the source is `train`."""
     scenes: SceneParams | None = None
     """Train on these streets, rendered on the training device and kept there, instead of on `data/train`."""
+    further: list[SceneParams] = Field(default_factory=list)
+    """Streets of other sizes beside them: every step takes an equal share of its batch from each."""
+    start: str | None = None
+    """A model folder to go on from instead of from nothing. Its autoencoder stays as it is, and so do its sizes."""
 
     @model_validator(mode="after")
     def _has_what_the_source_needs(self) -> "BaseParams":
@@ -73,6 +77,9 @@ class BaseParams(Section):
             sizes = [(value.width, value.height) for value in (self.train, self.scenes)]
             if sizes[0] != sizes[1]:
                 raise ValueError(f"scenes: have {sizes[1]} pixels, train says {sizes[0]}")
+        for name in ("further", "start"):
+            if getattr(self, name) and self.source != "train":
+                raise ValueError(f"{name}: only for source 'train', not {self.source!r}")
         return self
 
 
