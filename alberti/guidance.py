@@ -36,6 +36,11 @@ _DECODED_PIXELS = 4 * 512**2
 _LARGE = 2_000_000_000
 """Parameters of a denoiser that keeps only what it must between forward and backward pass, unless told otherwise."""
 _MARK = "_alberti_guidance"
+_NOT_FINITE = (
+    "guidance: the gradient through decoder and {} is not finite, though what they answer is. In float16 it may have "
+    "overflowed: use bfloat16 or float32. On NVIDIA's Hopper, torch from 2.11 on attends by cuDNN, whose backward pass has given "
+    "such: torch.backends.cuda.enable_cudnn_sdp(False) has torch take another kernel"
+)
 
 
 class VanishingGuidance:
@@ -373,6 +378,8 @@ class _Attachment:
         gradient = self._gradient(step, output, sample, calls, last)
         if gradient is None:
             return None
+        if not gradient.isfinite().all():
+            raise DataError(_NOT_FINITE.format(self.family.denoiser))
         share = self.guide.strength * self.guide.every * step.next_scale / self.scheduler.num_inference_steps
         return -share * even_step(gradient)
 
@@ -382,9 +389,8 @@ class _Attachment:
         """Of the energy by the noisy sample, float32 in the sample's shape; None where no picture has points."""
         estimates = self.codec.unpack(step.x0(sample, output.detach()), self.family.grid(last))
         if not estimates.isfinite().all():
-            raise DataError(
-                "guidance: the denoiser's answer is not finite; in float16 it may have overflowed: use bfloat16 or float32"
-            )
+            what = "the denoiser's answer" if sample.isfinite().all() else "what the step starts from"
+            raise DataError(f"guidance: {what} is not finite; in float16 it may have overflowed: use bfloat16 or float32")
         energy = self._energy(estimates)
         if not len(energy.rows):
             return None

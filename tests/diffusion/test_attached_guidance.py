@@ -264,10 +264,32 @@ def test_values_that_are_not_finite_are_refused(pipe):
     broken.conv_out.bias.data[:] = torch.nan
     kept, pipe.unet = pipe.unet, broken
     try:
-        with VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe), pytest.raises(DataError, match="not finite"):
+        with VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe), pytest.raises(DataError, match="answer is not finite"):
             sample(pipe, "sd2-depth")
     finally:
         pipe.unet = kept
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_an_answer_that_is_not(pipe):
+    class Faulty(torch.autograd.Function):
+        """The same forwards, and backwards as a broken attention kernel."""
+
+        @staticmethod
+        def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+            return values.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * torch.nan
+
+    handle = pipe.unet.conv_out.register_forward_hook(lambda module, inputs, output: Faulty.apply(output))
+    plain = sample(pipe, "sd2-depth")
+    try:
+        with VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe), pytest.raises(DataError, match="enable_cudnn_sdp"):
+            sample(pipe, "sd2-depth")
+    finally:
+        handle.remove()
+    assert np.array_equal(sample(pipe, "sd2-depth"), plain)
 
 
 def test_latents_that_are_not_the_vaes_are_refused(flux):
