@@ -38,8 +38,8 @@ _LARGE = 2_000_000_000
 _MARK = "_alberti_guidance"
 _NOT_FINITE = (
     "guidance: the gradient through decoder and {} is not finite, though what they answer is. In float16 it may have "
-    "overflowed: use bfloat16 or float32. On NVIDIA's Hopper, torch from 2.11 on attends by cuDNN, whose backward pass has given "
-    "such: torch.backends.cuda.enable_cudnn_sdp(False) has torch take another kernel"
+    "overflowed: use bfloat16 or float32. On NVIDIA's Hopper torch from 2.11 on attends by cuDNN, whose backward pass has had "
+    "such faults: torch.backends.cuda.enable_cudnn_sdp(False) has it take another kernel"
 )
 
 
