@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from alberti.data.manifest import Sample
 from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.config import VanishingGuidance
-from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
 from alberti.families.steps import NoiseStep
@@ -140,7 +139,7 @@ def guide_decoder(model: DepthDiffusion, config: VanishingGuidance) -> nn.Module
     model.check_decoder(config.decoder, "vanishing_guidance.decoder")
     if config.decoder == "tiny":
         return cast(nn.Module, model.tiny_decoder.decoder)
-    return FrozenDecoder(model.vae)
+    return model.frozen_decoder()
 
 
 def even_step(gradient: Tensor) -> Tensor:

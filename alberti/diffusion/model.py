@@ -159,6 +159,15 @@ class DepthDiffusion:
         return vae_factor(self.vae.config)
 
     @property
+    def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def time_shift(self) -> float | None:
+        """mu of a flow's dynamic time shift at the picture size last checked; None: its scheduler has none."""
+        return None
+
+    @property
     def condition_channels(self) -> int:
         """Of :meth:`condition`, all alike."""
         return 1 if self.controlnet is None else 3

@@ -1,6 +1,7 @@
 """A guide in a pipeline: what it does to pictures, what it leaves alone, and what it refuses."""
 
 import copy
+import shutil
 import warnings
 from typing import Any
 
@@ -18,6 +19,7 @@ from alberti.diffusion.objective import normalise_depth
 from alberti.diffusion.sample import sample_images, start_noise
 from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError, DataError
+from alberti.families.adapters import family_of
 from alberti.geometry.camera import Camera
 from alberti.guidance import VanishingGuidance
 from alberti.losses.orientation import stray_share
@@ -372,3 +374,44 @@ def test_the_signature_of_step_is_kept(pipe):
     with VanishingGuidance(POINTS).attached(pipe):
         assert inspect.signature(pipe.scheduler.step) == before  # pipelines look for `eta` and `generator` in it
         assert "eta" in before.parameters
+
+
+_NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("name", "compiler"),
+    [
+        ("sd2-depth", "aot_eager"),
+        ("flux-depth", "aot_eager"),
+        pytest.param("flux-depth", "inductor", marks=[_NO_COMPILER, pytest.mark.slow]),
+    ],
+)
+def test_a_compiled_denoiser_is_guided_as_the_same_uncompiled(name, compiler):
+    pipe = build(name)
+    attribute = family_of(pipe).denoiser
+    plain, guided = _pair(pipe, name, VanishingGuidance(POINTS, alpha_min=0.0))
+    network = getattr(pipe, attribute)
+    torch.compiler.reset()
+    setattr(pipe, attribute, torch.compile(network, backend=compiler))
+    compiled_plain, compiled = _pair(pipe, name, VanishingGuidance(POINTS, alpha_min=0.0))
+    moved = abs(guided - plain).mean()
+    assert moved > 1e-3
+    assert abs(compiled_plain - plain).mean() < 0.05 * moved
+    assert abs(compiled - guided).mean() < 0.1 * moved  # rounding grows where a gradient is nearly zero
+    assert not network._forward_pre_hooks
+    assert not getattr(pipe, attribute)._forward_pre_hooks
+
+
+def test_a_denoiser_compiled_in_place_is_guided_uncompiled_and_says_so(pipe):
+    plain, guided = _pair(pipe, "sd2-depth", VanishingGuidance(POINTS, alpha_min=0.0))
+    pipe.unet.compile(backend="aot_eager")
+    compiled = pipe.unet._compiled_call_impl
+    try:
+        with pytest.warns(UserWarning, match="runs uncompiled"), VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe):
+            again = sample(pipe, "sd2-depth")
+        assert pipe.unet._compiled_call_impl is compiled
+    finally:
+        pipe.unet._compiled_call_impl = None
+    assert np.array_equal(again, guided)
+    assert not np.array_equal(again, plain)
