@@ -12,7 +12,6 @@ from alberti.data.manifest import Dataset
 from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import SampleConfig, TinyDecoderConfig, VanishingGuidance
-from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.guidance import VanishingGuide, even_step
 from alberti.diffusion.sample import generate, sample_images, solver_of
 from alberti.diffusion.tiny import build_tiny_decoder
@@ -91,10 +90,8 @@ def test_a_push_is_that_of_the_plain_decoder_up_to_rounding(model, toy):
 
 
 def test_the_decoder_is_copied_once_for_all_batches(model, toy, tmp_path, monkeypatch):
-    import alberti.diffusion.guidance as module
-
-    made = []
-    monkeypatch.setattr(module, "FrozenDecoder", lambda vae: made.append(vae) or FrozenDecoder(vae))
+    made, original = [], model.frozen_decoder
+    monkeypatch.setattr(model, "frozen_decoder", lambda: made.append(1) or original())
     generate(model, toy, tmp_path / "guided", _config(GUIDANCE, batch_size=1), device="cpu")
     assert len(made) == 1
     generate(model, toy, tmp_path / "unguided", _config(None), device="cpu")
