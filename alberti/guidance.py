@@ -59,7 +59,7 @@ class VanishingGuidance:
         surfaces: False: all edges are turned to all points, whatever ``depth`` says.
         hold: price on how much edge a picture has, of which guidance alone draws more. 0: none.
         alpha_min, alpha_max: the window of denoising steps that are guided, by share of signal power: 0 is noise, 1 is clean.
-        every: guide each n-th step only, n times as far.
+        every: guide each n-th step of the window only, counted from its last, n times as far.
         decoder: "full", the pipeline's VAE; or an AutoencoderTiny of the family, which costs much less.
         through: "denoiser"; or "decoder", the gradient of the decoder alone, at a fraction of the cost and of the gain.
         checkpointing: have the denoiser compute activations again in the backward pass, to save memory. None: if it has more
@@ -355,10 +355,15 @@ class _Attachment:
 
     def _is_guided(self, time: float) -> bool:
         index = step_index(self.scheduler, time)
-        step = noise_step(self.scheduler, index)
-        settings, remaining = self.guide.settings, len(self.scheduler.timesteps) - 1 - index
-        inside = settings.alpha_min <= step.alpha_bar <= settings.alpha_max
-        return inside and remaining % self.guide.every == 0 and not drops_the_sample(self.scheduler, index)
+        if not self._is_inside(index) or drops_the_sample(self.scheduler, index):
+            return False
+        later = range(index + 1, len(self.scheduler.timesteps))
+        return sum(map(self._is_inside, later)) % self.guide.every == 0
+
+    def _is_inside(self, index: int) -> bool:
+        """Whether a step is in the window of noise."""
+        settings = self.guide.settings
+        return settings.alpha_min <= noise_step(self.scheduler, index).alpha_bar <= settings.alpha_max
 
     def _push(self, output: Tensor, time: Any, sample: Tensor) -> Tensor | None:
         """What to add to the next sample; None where this step is not guided."""

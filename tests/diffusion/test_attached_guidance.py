@@ -20,6 +20,7 @@ from alberti.diffusion.sample import sample_images, start_noise
 from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError, DataError
 from alberti.families.adapters import family_of
+from alberti.families.steps import noise_step
 from alberti.geometry.camera import Camera
 from alberti.guidance import VanishingGuidance
 from alberti.losses.orientation import stray_share
@@ -143,15 +144,24 @@ def test_an_img2img_strength_leaves_steps_out_and_guides_the_rest(pipe):
     assert seen == sorted(seen)
 
 
-@pytest.mark.parametrize(("options", "expected"), [({"every": 2}, 3), ({"alpha_min": 0.9}, 2), ({"alpha_min": 0.0}, 6)])
-def test_a_window_and_every_nth_step(pipe, options, expected):
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"every": 2}, [1, 3, 5]),
+        ({"alpha_min": 0.9}, [4, 5]),
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"every": 2, "alpha_max": 0.9}, [1, 3]),
+    ],
+)
+def test_a_window_and_every_nth_step_of_it(pipe, options, expected):
     guide, seen = VanishingGuidance(POINTS, **{"alpha_min": 0.0} | options), []
     with guide.attached(pipe):
         attachment: Any = guide._attachment
         original = attachment._gradient
         attachment._gradient = lambda *args: seen.append(args[0].alpha_bar) or original(*args)
         sample(pipe, "sd2-depth", num_inference_steps=6)
-    assert len(seen) == expected
+    levels = [noise_step(pipe.scheduler, index).alpha_bar for index in range(6)]
+    assert [levels.index(each) for each in seen] == expected
 
 
 def test_callbacks_and_the_latents_they_return_are_used(flux):
