@@ -185,6 +185,18 @@ def test_a_tiny_decoder_guides(base_folder, pipe):
     assert abs(plain - guided).mean() > 1e-3
 
 
+def test_a_decoder_in_bfloat16_guides_the_same_way(pipe):
+    plain, guided = _pair(pipe, "sd2-depth", VanishingGuidance(POINTS, alpha_min=0.0))
+    guide = VanishingGuidance(POINTS, alpha_min=0.0, decoder_dtype=torch.bfloat16)
+    _, nearly = _pair(pipe, "sd2-depth", guide)
+    assert pipe.vae.dtype == torch.float32
+    assert abs(nearly - guided).max() > 0
+    moved, moved_nearly = ((each - plain).ravel() for each in (guided, nearly))
+    assert np.corrcoef(moved, moved_nearly)[0, 1] > 0.5  # of random weights most gradients are hardly more than rounding
+    with pytest.raises(ConfigError, match="decoder_dtype"):
+        VanishingGuidance(POINTS, decoder_dtype=torch.int8)
+
+
 def test_bfloat16_guides(flux):
     pipe = build("flux-depth").to(dtype=torch.bfloat16)
     plain, guided = _pair(pipe, "flux-depth", VanishingGuidance(POINTS, alpha_min=0.0))
