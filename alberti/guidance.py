@@ -58,8 +58,8 @@ class VanishingGuidance:
         balance: 0: stray edges are turned whichever way is nearest. 1: as many edges towards each of a surface's points.
         tolerance: degrees by which an edge that is half stray misses its vanishing point.
         surfaces: False: all edges are turned to all points, whatever ``depth`` says.
-        hold: price on how much edge a picture has, of which guidance alone draws more. 0: none. 0.4 keeps the length of line
-            that scenes have. hold_from: the share of signal power from which steps ask it.
+        hold: price on how much edge a picture has, of which guidance alone draws more. 0: none. 0.4 takes away most of
+            that. hold_from: the share of signal power from which steps ask it.
         alpha_min, alpha_max: the window of denoising steps that are guided, by share of signal power: 0 is noise, 1 is clean.
         every: guide each n-th step of the window only, counted from its last, n times as far.
         decoder: "full", the pipeline's VAE; or an AutoencoderTiny of the family, which costs much less.
