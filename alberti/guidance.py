@@ -33,9 +33,15 @@ from alberti.geometry.surfaces import points_on_surfaces
 
 _DECODED_PIXELS = 4 * 512**2
 """Pixels that are decoded with gradients at once."""
+_DTYPES = (torch.float32, torch.bfloat16)
 _LARGE = 2_000_000_000
 """Parameters of a denoiser that keeps only what it must between forward and backward pass, unless told otherwise."""
 _MARK = "_alberti_guidance"
+_NOT_FINITE = (
+    "guidance: the gradient through decoder and {} is not finite, though what they answer is. In float16 it may have "
+    "overflowed: use bfloat16 or float32. On NVIDIA's Hopper torch from 2.11 on attends by cuDNN, whose backward pass has had "
+    "such faults: torch.backends.cuda.enable_cudnn_sdp(False) has it take another kernel"
+)
 
 
 class VanishingGuidance:
@@ -52,10 +58,13 @@ class VanishingGuidance:
         balance: 0: stray edges are turned whichever way is nearest. 1: as many edges towards each of a surface's points.
         tolerance: degrees by which an edge that is half stray misses its vanishing point.
         surfaces: False: all edges are turned to all points, whatever ``depth`` says.
-        hold: price on how much edge a picture has, of which guidance alone draws more. 0: none.
+        hold: price on how much edge a picture has, of which guidance alone draws more. 0: none. 0.4 takes away most of
+            that. hold_from: the share of signal power from which steps ask it.
         alpha_min, alpha_max: the window of denoising steps that are guided, by share of signal power: 0 is noise, 1 is clean.
-        every: guide each n-th step only, n times as far.
+        every: guide each n-th step of the window only, counted from its last, n times as far.
         decoder: "full", the pipeline's VAE; or an AutoencoderTiny of the family, which costs much less.
+        decoder_dtype: what the decoder computes in; None: as the pipeline's VAE. torch.bfloat16 takes half as long where the
+            processor has it.
         through: "denoiser"; or "decoder", the gradient of the decoder alone, at a fraction of the cost and of the gain.
         checkpointing: have the denoiser compute activations again in the backward pass, to save memory. None: if it has more
             than two billion parameters.
@@ -76,10 +85,12 @@ class VanishingGuidance:
         tolerance: float = 8.0,
         surfaces: bool = True,
         hold: float = 0.0,
+        hold_from: float = 0.7,
         alpha_min: float = 0.25,
         alpha_max: float = 1.0,
         every: int = 1,
         decoder: Any = "full",
+        decoder_dtype: torch.dtype | None = None,
         through: Literal["denoiser", "decoder"] = "denoiser",
         checkpointing: bool | None = None,
     ):
@@ -97,12 +108,16 @@ class VanishingGuidance:
         )
         if isinstance(decoder, str) and decoder != "full":
             raise ConfigError(f"decoder: expected 'full' or an AutoencoderTiny, got {decoder!r}")
+        if decoder_dtype not in (None, *_DTYPES):
+            raise ConfigError(f"decoder_dtype: expected one of {', '.join(map(str, _DTYPES))} or None, got {decoder_dtype!r}")
+        self.decoder_dtype = decoder_dtype
         self.settings = Settings(
             strength=strength or 1.0,
             balance=balance,
             tolerance=tolerance,
             surfaces=surfaces,
             hold=hold,
+            hold_from=hold_from,
             alpha_min=alpha_min,
             alpha_max=alpha_max,
         )
@@ -350,10 +365,15 @@ class _Attachment:
 
     def _is_guided(self, time: float) -> bool:
         index = step_index(self.scheduler, time)
-        step = noise_step(self.scheduler, index)
-        settings, remaining = self.guide.settings, len(self.scheduler.timesteps) - 1 - index
-        inside = settings.alpha_min <= step.alpha_bar <= settings.alpha_max
-        return inside and remaining % self.guide.every == 0 and not drops_the_sample(self.scheduler, index)
+        if not self._is_inside(index) or drops_the_sample(self.scheduler, index):
+            return False
+        later = range(index + 1, len(self.scheduler.timesteps))
+        return sum(map(self._is_inside, later)) % self.guide.every == 0
+
+    def _is_inside(self, index: int) -> bool:
+        """Whether a step is in the window of noise."""
+        settings = self.guide.settings
+        return settings.alpha_min <= noise_step(self.scheduler, index).alpha_bar <= settings.alpha_max
 
     def _push(self, output: Tensor, time: Any, sample: Tensor) -> Tensor | None:
         """What to add to the next sample; None where this step is not guided."""
@@ -373,6 +393,8 @@ class _Attachment:
         gradient = self._gradient(step, output, sample, calls, last)
         if gradient is None:
             return None
+        if not gradient.isfinite().all():
+            raise DataError(_NOT_FINITE.format(self.family.denoiser))
         share = self.guide.strength * self.guide.every * step.next_scale / self.scheduler.num_inference_steps
         return -share * even_step(gradient)
 
@@ -382,14 +404,13 @@ class _Attachment:
         """Of the energy by the noisy sample, float32 in the sample's shape; None where no picture has points."""
         estimates = self.codec.unpack(step.x0(sample, output.detach()), self.family.grid(last))
         if not estimates.isfinite().all():
-            raise DataError(
-                "guidance: the denoiser's answer is not finite; in float16 it may have overflowed: use bfloat16 or float32"
-            )
+            what = "the denoiser's answer" if sample.isfinite().all() else "what the step starts from"
+            raise DataError(f"guidance: {what} is not finite; in float16 it may have overflowed: use bfloat16 or float32")
         energy = self._energy(estimates)
         if not len(energy.rows):
             return None
         slope = torch.zeros_like(estimates)
-        slope[energy.rows] = self._slope(energy, estimates[energy.rows])
+        slope[energy.rows] = self._slope(energy, estimates[energy.rows], step.alpha_bar)
         direct = self.codec.pack(slope)
         gradient = step.from_sample * direct
         if not calls:
@@ -406,11 +427,12 @@ class _Attachment:
             gradient = gradient + step.input_scale * gather(own, each, sample)
         return gradient
 
-    def _slope(self, energy: VanishingEnergy, estimates: Tensor) -> Tensor:
+    def _slope(self, energy: VanishingEnergy, estimates: Tensor, alpha_bar: float) -> Tensor:
         pixels = estimates.shape[-1] * estimates.shape[-2] * self.codec.factor**2
-        chunk = max(1, _DECODED_PIXELS // pixels)
+        # on a CPU a picture alone stays in its caches
+        chunk = max(1, _DECODED_PIXELS // pixels) if estimates.device.type != "cpu" else 1
         parts = [slice(start, start + chunk) for start in range(0, len(estimates), chunk)]
-        return torch.cat([energy.slope(estimates[part], part) for part in parts])
+        return torch.cat([energy.slope(estimates[part], part, alpha_bar) for part in parts])
 
     def _energy(self, estimates: Tensor) -> VanishingEnergy:
         count, height, width = len(estimates), *(side * self.codec.factor for side in estimates.shape[-2:])
@@ -427,7 +449,7 @@ class _Attachment:
         if self._decoder is None:
             chosen = self.guide.decoder
             self._decoder = self.codec.decoder() if isinstance(chosen, str) else tiny_decoder(chosen)
-            self._decoder.to(device)
+            self._decoder.to(device, self.guide.decoder_dtype)
         return self._decoder
 
 

@@ -90,6 +90,8 @@ class Bench:
         if settings is not None:
             settings, cameras = dict(settings), [renders.camera(sample) for sample in batch]
             points = None if settings.pop("points", None) == "depth" else [sample.vanishing_points for sample in batch]
+            if "decoder_dtype" in settings:
+                settings["decoder_dtype"] = getattr(torch, settings["decoder_dtype"])
             if settings.get("decoder") == "tiny":
                 settings["decoder"] = self.model.tiny_decoder
             guide = VanishingGuidance(points, depth=list(depth), camera=cameras, **settings)

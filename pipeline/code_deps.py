@@ -15,7 +15,7 @@ from stages.prepare import WAYS, way_of
 from stages.shared.params import Params
 from stages.shared.source_params import SourceParams
 
-PLACES = 26
+PLACES = 40
 """How many entries of `graph.prepare.<role>.code` dvc.yaml lists."""
 
 

@@ -39,6 +39,7 @@ NEEDS = {
     "smoke": Needs(memory_gb=4, disk_gb=1),
     "default": Needs(memory_gb=6, disk_gb=3),
     "gpu": Needs(memory_gb=16, disk_gb=20, gpu_gb=40),
+    "photos": Needs(memory_gb=6, disk_gb=3),
     "paper": Needs(memory_gb=64, disk_gb=300, gpu_gb=40),
 }
 
@@ -169,6 +170,7 @@ def _data_lack(params: Params, project: Path) -> Iterator[str]:
 
 def _models_lack(params: Params, project: Path) -> Iterator[str]:
     yield from _captions_lack(params, project)
+    yield from _estimates_lack(params, project)
     base = params.base
     if base.source == "pretrained" and not (project / "pretrained/base/model_index.json").is_file():
         yield "base: pretrained/base holds no model; set base.source to train, path or hub"
@@ -186,12 +188,21 @@ def _captions_lack(params: Params, project: Path) -> Iterator[str]:
             yield f"captions for {role}: {model} is neither a folder nor a hub id (prepare.{role}.captions.model)"
 
 
+def _estimates_lack(params: Params, project: Path) -> Iterator[str]:
+    for role, source in params.prepare.roles().items():
+        model = None if source.estimate_depth is None else source.estimate_depth.model
+        if model is not None and not _at(model, project).exists() and not _is_hub_id(model, project):
+            yield f"depth for {role}: {model} is no folder, file or hub id (prepare.{role}.estimate_depth.model)"
+
+
 def _fetched(params: Params, project: Path) -> Iterator[str]:
     """What is downloaded from the model hub on the first run."""
     wanted: dict[str, tuple[str, str, str | None]] = {}
     for role, source in params.prepare.roles().items():
         if source.captions is not None and source.captions.model is not None:
             wanted[f"captions for {role}"] = (source.captions.model, "config.json", source.captions.revision)
+        if source.estimate_depth is not None:
+            wanted[f"depth for {role}"] = (source.estimate_depth.model, "config.json", source.estimate_depth.revision)
     if params.base.source == "hub" and params.base.id:
         wanted["base"] = (params.base.id, "model_index.json", params.base.revision)
     for name, start in params.base_depth:

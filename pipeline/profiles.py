@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from alberti.data.caption_config import CaptionConfig
+from alberti.data.depth_config import DepthEstimateConfig
 from alberti.data.fit import Fit
 from alberti.data.sources import check_options
 from alberti.depth.config import DepthTrainConfig
@@ -116,6 +117,7 @@ def sections() -> dict[str, dict[str, Any]]:
         "source": _defaults(SourceParams),
         "scenes": _defaults(SceneParams),
         "captions": _defaults(CaptionConfig),
+        "estimate_depth": _defaults(DepthEstimateConfig),
         "fit": _defaults(Fit),
         "annotate": _defaults(schema.AnnotateParams),
         "base": _defaults(schema.BaseParams),

@@ -7,6 +7,7 @@ pictures that the depth maps came with: what flawless generation would give.
 
 from alberti.data.manifest import Dataset
 from alberti.depth.models import DepthModel
+from alberti.errors import DataError
 from stages.shared.curves import curves
 from stages.shared.depth_training import split_of, train, write_model
 from stages.shared.graph import Instance, recipe_of
@@ -36,6 +37,12 @@ def _data(layout: Layout, instance: Instance, recipe: DepthTrainParams) -> dict[
     pictures = Dataset.open(layout.root / instance["pictures"])
     if instance["arm"] == KITTI_ARM:
         return {"dataset": split_of(pictures, "train"), "validation": split_of(pictures, "val")}
+    if pictures.info.depth_kind == "inverse":
+        raise DataError(
+            f"{pictures.folder}: made from inverse depth, known up to a factor and an offset; depth models learn metres. Name "
+            "a metric model (prepare.condition.estimate_depth.model; kind=z if it is metric and does not say so), or maps "
+            "in metres"
+        )
     data = {"dataset": pictures}
     if recipe.mix_ratio:
         data["mix"] = split_of(Dataset.open(layout.root / instance["mix"]), "train")

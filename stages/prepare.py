@@ -2,7 +2,8 @@
 
 `train` and `condition` are data-set folders. `kitti`, `test` and further test sets have KITTI's raw layout and split lists as
 well: rendered streets are written in it, so that they go through the reader that KITTI itself goes through. Of data that the
-user has, only manifests are written, nothing is copied; with `fit`, crops of the size that it names are.
+user has, only manifests are written, nothing is copied; with `fit`, crops of the size that it names are, and with
+`estimate_depth` depth maps.
 """
 
 import importlib
@@ -15,7 +16,9 @@ from stages.shared.params import Params
 from stages.shared.running import run_stage
 from stages.shared.source_params import KITTI_ROLE, TRAINING_ROLES, SourceParams
 
-WAYS = {name: f"stages.shared.prepare_{name}" for name in ("streets", "kitti_streets", "kitti", "test_set", "native")}
+WAYS = {
+    name: f"stages.shared.prepare_{name}" for name in ("streets", "kitti_streets", "kitti", "test_set", "native", "estimated")
+}
 """Modules that prepare a role. They are imported by name, so that none is an input of what another made."""
 _NATIVES = ("folder", "holicity", "vkitti2", "synthia_al", "several")
 _WAYS_OF_PICTURES = {"scenes": "streets", **dict.fromkeys(_NATIVES, "native")}
@@ -32,7 +35,14 @@ def way_of(role: str, section: SourceParams) -> str:
     known = _WAYS_OF_PICTURES if role in TRAINING_ROLES else _WAYS_OF_KITTI if role == KITTI_ROLE else _WAYS_OF_TESTS
     if section.source not in known:
         raise ConfigError(f"prepare.{role}.source: {section.source} does not fit; {role} takes {', '.join(known)}")
-    return known[section.source]
+    if section.estimate_depth is None:
+        return known[section.source]
+    if role not in TRAINING_ROLES:
+        raise ConfigError(
+            f"prepare.{role}.estimate_depth: depth models are tested on measured depth, not on another model's; set it to "
+            f"null, or use the pictures for {' or '.join(TRAINING_ROLES)}"
+        )
+    return "estimated"
 
 
 def prepare(layout: Layout, params: Params, instance: Instance) -> None:

@@ -253,6 +253,10 @@ class VanishingGuidance(_Frozen):
     """
     hold: float = Field(default=0.0, ge=0)
     """Price on how much edge a picture has: guidance alone draws a third more line than the scene has. 0: none."""
+    hold_from: float = Field(default=0.7, ge=0, le=1)
+    """The share of signal power from which steps ask that price. Early steps decide where lines are, late ones how many: asked
+    early, the price costs straightness.
+    """
     decoder: Literal["full", "tiny"] = "full"
     chunk: int = Field(default=8, gt=0)
     """Images that go through denoiser and decoder with gradients at once."""

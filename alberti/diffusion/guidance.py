@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from alberti.data.manifest import Sample
 from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.config import VanishingGuidance
-from alberti.diffusion.decoding import FrozenDecoder
 from alberti.diffusion.model import DepthDiffusion
 from alberti.errors import ConfigError
 from alberti.families.steps import NoiseStep
@@ -54,24 +53,25 @@ class VanishingEnergy:
         self.points = batch[self.rows]
         self.surfaces = None if surfaces is None else _stack_surfaces(surfaces, batch.shape[1]).to(device)[self.rows]
 
-    def slope(self, estimates: Tensor, part: slice) -> Tensor:
+    def slope(self, estimates: Tensor, part: slice, alpha_bar: float = 1.0) -> Tensor:
         """Gradient of the energy by clean latents, each picture's scaled to unit mean square.
 
         Args:
             estimates: (R, C, h, w), the clean latents of the guided pictures ``rows[part]``.
+            alpha_bar: share of signal power at the step.
         """
         with torch.enable_grad():
             inputs = estimates.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.misfit(self.decode(inputs), part).sum(), inputs)
+            (gradient,) = torch.autograd.grad(self.misfit(self.decode(inputs), part, alpha_bar).sum(), inputs)
         return gradient / mean_square(gradient).sqrt()
 
-    def misfit(self, images: Tensor, part: slice) -> Tensor:
-        """(R,) of pictures (R, 3, H, W) in [0, 1]."""
+    def misfit(self, images: Tensor, part: slice, alpha_bar: float = 1.0) -> Tensor:
+        """(R,) of pictures (R, 3, H, W) in [0, 1], at a step with this share of signal power."""
         surfaces = None if self.surfaces is None else self.surfaces[part]
         config = self.config
         options = {"tolerance": config.tolerance, "balance": config.balance}
         misfit = grid_misfit(images, self.points[part], surfaces=surfaces, **options)
-        return misfit + config.hold * edge_amount(images) if config.hold else misfit
+        return misfit + config.hold * edge_amount(images) if config.hold and alpha_bar >= config.hold_from else misfit
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (R, C, h, w) to pictures (R, 3, H, W) in [0, 1], float32."""
@@ -125,7 +125,7 @@ class VanishingGuide:
             with torch.enable_grad():
                 noisy = x_t[rows].detach().requires_grad_()
                 x0 = step.x0(noisy, denoise(noisy, rows))
-            (gradient,) = torch.autograd.grad(x0, noisy, energy.slope(x0, part))
+            (gradient,) = torch.autograd.grad(x0, noisy, energy.slope(x0, part, step.alpha_bar))
             result[rows] = -self.size * even_step(gradient)
         return result
 
@@ -140,7 +140,7 @@ def guide_decoder(model: DepthDiffusion, config: VanishingGuidance) -> nn.Module
     model.check_decoder(config.decoder, "vanishing_guidance.decoder")
     if config.decoder == "tiny":
         return cast(nn.Module, model.tiny_decoder.decoder)
-    return FrozenDecoder(model.vae)
+    return model.frozen_decoder()
 
 
 def even_step(gradient: Tensor) -> Tensor:

@@ -159,6 +159,15 @@ class DepthDiffusion:
         return vae_factor(self.vae.config)
 
     @property
+    def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def time_shift(self) -> float | None:
+        """mu of a flow's dynamic time shift at the picture size last checked; None: its scheduler has none."""
+        return None
+
+    @property
     def condition_channels(self) -> int:
         """Of :meth:`condition`, all alike."""
         return 1 if self.controlnet is None else 3
@@ -181,6 +190,7 @@ class DepthDiffusion:
         from alberti.diffusion.decoding import FrozenDecoder
 
         return FrozenDecoder(self.vae, **options)
+
     def check_vocabulary(self, folder: Path) -> None:
         """CheckpointError unless the tokenizer has as many tokens as the text encoder has embeddings."""
         tokens, embeddings = len(self.tokenizer), self.text_encoder.config.vocab_size
@@ -326,8 +336,6 @@ class DepthDiffusion:
             "feature_extractor": ["transformers", "DPTImageProcessor"],
             **estimator,
         }
-
-
 
 
 def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> Any:

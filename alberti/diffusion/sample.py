@@ -47,7 +47,10 @@ def solver_of(model: DepthDiffusion, config: SampleConfig) -> Any:
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler as Solver
     known = inspect.signature(Solver.__init__).parameters
     solver = Solver.from_config({name: value for name, value in settings.items() if name in known})
-    solver.set_timesteps(config.steps)
+    if (mu := model.time_shift) is None:
+        solver.set_timesteps(config.steps)
+    else:  # as the pipelines of such models do
+        solver.set_timesteps(sigmas=np.linspace(1.0, 1 / config.steps, config.steps).tolist(), mu=mu)
     return solver
 
 
@@ -83,7 +86,7 @@ def sample_images(
     """
     model.check_size(*depth.shape[-2:])
     device, denoise = model.device, _Denoise(model, depth, captions, config)
-    shape = (model.vae.config.latent_channels, depth.shape[1] // model.factor, depth.shape[2] // model.factor)
+    shape = (model.latent_channels, depth.shape[1] // model.factor, depth.shape[2] // model.factor)
     solver, guide = solver_of(model, config), _guide(model, config, depth, vanishing_points, cameras, decoder)
     latents = start_noise(ids, config.seed, shape).to(device) * float(getattr(solver, "init_noise_sigma", 1.0))
     # The solver's times stay on the CPU: comparing them on a GPU would wait for it at every step.
@@ -117,7 +120,7 @@ class _Denoise:
             inputs = self.solver.scale_model_input(latents, self.time)
         text, condition = self.text[rows], self.condition[rows]
         if self.unwanted is not None:
-            text = torch.cat([self.unwanted.expand(len(text), -1, -1), text])
+            text = torch.cat([self.unwanted.expand(len(text), *self.unwanted.shape[1:]), text])
             inputs, condition = torch.cat([inputs, inputs]), torch.cat([condition, condition])
         times = torch.full((len(inputs),), self.time.item(), device=inputs.device, dtype=self.time.dtype)
         prediction = self.network(inputs.to(self.dtype), times, text, condition).float()

@@ -97,7 +97,12 @@ def dynamic_shift(config: Any, tokens: int | None) -> float:
 
     diffusers' pipelines interpolate mu linearly over the number of tokens; "exponential" means a shift of e^mu, "linear" of mu.
     """
+    mu = dynamic_mu(config, tokens)
+    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+
+
+def dynamic_mu(config: Any, tokens: int | None) -> float:
+    """mu of :func:`dynamic_shift`, as a scheduler's ``set_timesteps`` takes it."""
     low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    mu = least + (most - least) * ((low if tokens is None else tokens) - low) / (high - low)
-    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+    return float(least + (most - least) * ((low if tokens is None else tokens) - low) / (high - low))

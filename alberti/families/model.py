@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from alberti.diffusion.lora import TARGETS, has_lora, lora_layers
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import normalise_depth
-from alberti.diffusion.schedules import NoiseSchedule
+from alberti.diffusion.schedules import NoiseSchedule, dynamic_mu
 from alberti.errors import ConfigError
 from alberti.families.adapters import family_of
 from alberti.families.codecs import LatentCodec
@@ -67,6 +67,16 @@ class PipelineModel(DepthDiffusion):
     @property
     def factor(self) -> int:
         return self.codec.factor
+
+    @property
+    def latent_channels(self) -> int:
+        return self.codec.channels
+
+    @property
+    def time_shift(self) -> float | None:
+        """mu of a flow's dynamic time shift at the picture size last checked; None: its scheduler has none."""
+        config = self.scheduler.config
+        return dynamic_mu(config, self._tokens) if config.get("use_dynamic_shifting") else None
 
     @property
     def condition_channels(self) -> int:

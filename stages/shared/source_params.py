@@ -11,13 +11,15 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from alberti.data.caption_config import CaptionConfig
+from alberti.data.depth_config import DepthEstimateConfig
 from alberti.data.fit import Fit
 from stages.shared.layout import Layout
 from stages.shared.section import Section
 
 ROLES = ("train", "condition", "kitti", "test")
 """Roles that every run has; further ones are test sets."""
-TRAINING_ROLES = ("train", "condition")
+CONDITION_ROLE = "condition"
+TRAINING_ROLES = ("train", CONDITION_ROLE)
 """Roles that are data-set folders. All others have KITTI's raw layout and split lists as well."""
 KITTI_ROLE = "kitti"
 """KITTI's training and validation splits."""
@@ -81,6 +83,8 @@ class SourceParams(Section):
     """The size that pictures and depth are brought to, and the rule; null: they are read as they lie, nothing is copied."""
     captions: CaptionConfig | None = None
     """Where pictures that the source has no caption of get one; null: they stay without."""
+    estimate_depth: DepthEstimateConfig | None = None
+    """Which model estimates the depth of pictures that come without; null: the source has depth maps."""
     scenes: SceneParams | None = None
     """What to render where the source is `scenes`."""
     sources: list[NativeSource] = Field(default_factory=list)
@@ -97,6 +101,8 @@ class SourceParams(Section):
             raise ValueError("fit: needed with several sources: one data set of theirs has one size and one depth format")
         if self.source in ("scenes", "kitti") and self.fit is not None:
             raise ValueError(f"fit: not for source {self.source!r}; scenes have width and height, KITTI is read as it is")
+        if self.source in ("scenes", *TEST_SOURCES) and self.estimate_depth is not None:
+            raise ValueError(f"estimate_depth: not for source {self.source!r}, whose depth is known; null")
         if self.source in TEST_SOURCES:
             _check_lists(self.options)
         if self.annotated_only and self.source != "kitti":
@@ -129,6 +135,13 @@ class SourceParams(Section):
             return self.captions
         folder = layout.named(self.captions.model)
         return self.captions.model_copy(update={"model": str(folder)}) if folder.is_dir() else self.captions
+
+    def located_depth(self, layout: Layout) -> DepthEstimateConfig | None:
+        """Which model estimates depth, with the path of its folder or file as :meth:`Layout.named` has it."""
+        if self.estimate_depth is None:
+            return None
+        path = layout.named(self.estimate_depth.model)
+        return self.estimate_depth.model_copy(update={"model": str(path)}) if path.exists() else self.estimate_depth
 
     def roots(self, layout: Layout) -> list[Path]:
         """Where the user's data lie; empty for `scenes`."""

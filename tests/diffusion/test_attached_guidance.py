@@ -1,6 +1,7 @@
 """A guide in a pipeline: what it does to pictures, what it leaves alone, and what it refuses."""
 
 import copy
+import shutil
 import warnings
 from typing import Any
 
@@ -18,6 +19,8 @@ from alberti.diffusion.objective import normalise_depth
 from alberti.diffusion.sample import sample_images, start_noise
 from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError, DataError
+from alberti.families.adapters import family_of
+from alberti.families.steps import noise_step
 from alberti.geometry.camera import Camera
 from alberti.guidance import VanishingGuidance
 from alberti.losses.orientation import stray_share
@@ -141,15 +144,24 @@ def test_an_img2img_strength_leaves_steps_out_and_guides_the_rest(pipe):
     assert seen == sorted(seen)
 
 
-@pytest.mark.parametrize(("options", "expected"), [({"every": 2}, 3), ({"alpha_min": 0.9}, 2), ({"alpha_min": 0.0}, 6)])
-def test_a_window_and_every_nth_step(pipe, options, expected):
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"every": 2}, [1, 3, 5]),
+        ({"alpha_min": 0.9}, [4, 5]),
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"every": 2, "alpha_max": 0.9}, [1, 3]),
+    ],
+)
+def test_a_window_and_every_nth_step_of_it(pipe, options, expected):
     guide, seen = VanishingGuidance(POINTS, **{"alpha_min": 0.0} | options), []
     with guide.attached(pipe):
         attachment: Any = guide._attachment
         original = attachment._gradient
         attachment._gradient = lambda *args: seen.append(args[0].alpha_bar) or original(*args)
         sample(pipe, "sd2-depth", num_inference_steps=6)
-    assert len(seen) == expected
+    levels = [noise_step(pipe.scheduler, index).alpha_bar for index in range(6)]
+    assert [levels.index(each) for each in seen] == expected
 
 
 def test_callbacks_and_the_latents_they_return_are_used(flux):
@@ -171,6 +183,18 @@ def test_a_tiny_decoder_guides(base_folder, pipe):
     tiny = build_tiny_decoder(DepthDiffusion.load(base_folder), TinyDecoderConfig(width=8, blocks=1))
     plain, guided = _pair(pipe, "sd2-depth", VanishingGuidance(POINTS, alpha_min=0.0, decoder=tiny))
     assert abs(plain - guided).mean() > 1e-3
+
+
+def test_a_decoder_in_bfloat16_guides_the_same_way(pipe):
+    plain, guided = _pair(pipe, "sd2-depth", VanishingGuidance(POINTS, alpha_min=0.0))
+    guide = VanishingGuidance(POINTS, alpha_min=0.0, decoder_dtype=torch.bfloat16)
+    _, nearly = _pair(pipe, "sd2-depth", guide)
+    assert pipe.vae.dtype == torch.float32
+    assert abs(nearly - guided).max() > 0
+    moved, moved_nearly = ((each - plain).ravel() for each in (guided, nearly))
+    assert np.corrcoef(moved, moved_nearly)[0, 1] > 0.5  # of random weights most gradients are hardly more than rounding
+    with pytest.raises(ConfigError, match="decoder_dtype"):
+        VanishingGuidance(POINTS, decoder_dtype=torch.int8)
 
 
 def test_bfloat16_guides(flux):
@@ -264,10 +288,32 @@ def test_values_that_are_not_finite_are_refused(pipe):
     broken.conv_out.bias.data[:] = torch.nan
     kept, pipe.unet = pipe.unet, broken
     try:
-        with VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe), pytest.raises(DataError, match="not finite"):
+        with VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe), pytest.raises(DataError, match="answer is not finite"):
             sample(pipe, "sd2-depth")
     finally:
         pipe.unet = kept
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_an_answer_that_is_not(pipe):
+    class Faulty(torch.autograd.Function):
+        """The same forwards, and backwards as a broken attention kernel."""
+
+        @staticmethod
+        def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+            return values.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return grad * torch.nan
+
+    handle = pipe.unet.conv_out.register_forward_hook(lambda module, inputs, output: Faulty.apply(output))
+    plain = sample(pipe, "sd2-depth")
+    try:
+        with VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe), pytest.raises(DataError, match="enable_cudnn_sdp"):
+            sample(pipe, "sd2-depth")
+    finally:
+        handle.remove()
+    assert np.array_equal(sample(pipe, "sd2-depth"), plain)
 
 
 def test_latents_that_are_not_the_vaes_are_refused(flux):
@@ -350,3 +396,44 @@ def test_the_signature_of_step_is_kept(pipe):
     with VanishingGuidance(POINTS).attached(pipe):
         assert inspect.signature(pipe.scheduler.step) == before  # pipelines look for `eta` and `generator` in it
         assert "eta" in before.parameters
+
+
+_NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("name", "compiler"),
+    [
+        ("sd2-depth", "aot_eager"),
+        ("flux-depth", "aot_eager"),
+        pytest.param("flux-depth", "inductor", marks=[_NO_COMPILER, pytest.mark.slow]),
+    ],
+)
+def test_a_compiled_denoiser_is_guided_as_the_same_uncompiled(name, compiler):
+    pipe = build(name)
+    attribute = family_of(pipe).denoiser
+    plain, guided = _pair(pipe, name, VanishingGuidance(POINTS, alpha_min=0.0))
+    network = getattr(pipe, attribute)
+    torch.compiler.reset()
+    setattr(pipe, attribute, torch.compile(network, backend=compiler))
+    compiled_plain, compiled = _pair(pipe, name, VanishingGuidance(POINTS, alpha_min=0.0))
+    moved = abs(guided - plain).mean()
+    assert moved > 1e-3
+    assert abs(compiled_plain - plain).mean() < 0.05 * moved
+    assert abs(compiled - guided).mean() < 0.1 * moved  # rounding grows where a gradient is nearly zero
+    assert not network._forward_pre_hooks
+    assert not getattr(pipe, attribute)._forward_pre_hooks
+
+
+def test_a_denoiser_compiled_in_place_is_guided_uncompiled_and_says_so(pipe):
+    plain, guided = _pair(pipe, "sd2-depth", VanishingGuidance(POINTS, alpha_min=0.0))
+    pipe.unet.compile(backend="aot_eager")
+    compiled = pipe.unet._compiled_call_impl
+    try:
+        with pytest.warns(UserWarning, match="runs uncompiled"), VanishingGuidance(POINTS, alpha_min=0.0).attached(pipe):
+            again = sample(pipe, "sd2-depth")
+        assert pipe.unet._compiled_call_impl is compiled
+    finally:
+        pipe.unet._compiled_call_impl = None
+    assert np.array_equal(again, guided)
+    assert not np.array_equal(again, plain)

@@ -12,8 +12,7 @@ from alberti.data.manifest import Dataset
 from alberti.data.transforms import stack_vanishing_points
 from alberti.diffusion.base import DepthDiffusion
 from alberti.diffusion.config import SampleConfig, TinyDecoderConfig, VanishingGuidance
-from alberti.diffusion.decoding import FrozenDecoder
-from alberti.diffusion.guidance import VanishingGuide, even_step
+from alberti.diffusion.guidance import VanishingEnergy, VanishingGuide, even_step, guide_decoder
 from alberti.diffusion.sample import generate, sample_images, solver_of
 from alberti.diffusion.tiny import build_tiny_decoder
 from alberti.errors import ConfigError
@@ -91,10 +90,8 @@ def test_a_push_is_that_of_the_plain_decoder_up_to_rounding(model, toy):
 
 
 def test_the_decoder_is_copied_once_for_all_batches(model, toy, tmp_path, monkeypatch):
-    import alberti.diffusion.guidance as module
-
-    made = []
-    monkeypatch.setattr(module, "FrozenDecoder", lambda vae: made.append(vae) or FrozenDecoder(vae))
+    made, original = [], model.frozen_decoder
+    monkeypatch.setattr(model, "frozen_decoder", lambda: made.append(1) or original())
     generate(model, toy, tmp_path / "guided", _config(GUIDANCE, batch_size=1), device="cpu")
     assert len(made) == 1
     generate(model, toy, tmp_path / "unguided", _config(None), device="cpu")
@@ -254,3 +251,18 @@ def test_a_data_set_without_points_is_guided_by_those_of_its_depth_maps(model, t
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         _config(settings)
+
+
+def test_the_price_on_edges_is_asked_in_late_steps_only(model, toy):
+    points = [np.asarray(each) for each in _points(toy)[:1]]
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def slope(alpha_bar: float, **settings: float) -> torch.Tensor:
+        config = VanishingGuidance.model_validate(settings)
+        energy = VanishingEnergy(guide_decoder(model, config), config, points, None, torch.device("cpu"))
+        return energy.slope(latents, slice(0, 1), alpha_bar)
+
+    free = slope(0.9)
+    assert torch.equal(slope(0.6, hold=0.4, hold_from=0.7), free)
+    assert not torch.allclose(slope(0.8, hold=0.4, hold_from=0.7), free, atol=1e-3)
+    assert torch.equal(slope(0.1, hold=0.4, hold_from=0.0), slope(0.9, hold=0.4))

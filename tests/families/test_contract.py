@@ -120,7 +120,7 @@ def test_the_gradient_is_that_of_finite_differences_through_the_pipeline(pipelin
     seen: list[torch.Tensor] = []
     with guide.attached(pipe):
         attachment: Any = guide._attachment
-        attachment._slope = lambda energy, estimates: slope
+        attachment._slope = lambda *args: slope
         original = attachment._gradient
         attachment._gradient = lambda *args: seen.append(original(*args)) or seen[-1]
         final(start.clone())

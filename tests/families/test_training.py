@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,9 @@ from diffusion.toy import SIZE, write_toy
 from families.tiny import PIPELINES, build, inputs, sample
 
 from alberti.data.manifest import Dataset
-from alberti.diffusion.config import FinetuneConfig
+from alberti.diffusion.config import FinetuneConfig, SampleConfig, VanishingGuidance
 from alberti.diffusion.objective import normalise_depth
+from alberti.diffusion.sample import sample_images, start_noise
 from alberti.diffusion.train import FinetuneResult, finetune
 from alberti.families.adapters import family_of
 from alberti.families.model import PipelineModel
@@ -28,7 +30,7 @@ def _model(name: str) -> PipelineModel:
     return PipelineModel(build(name), max_tokens=inputs(name).get("max_sequence_length", 256))
 
 
-def _finetuned(model: PipelineModel, toy: Dataset, **changes: Any) -> FinetuneResult:
+def _finetuned(model: PipelineModel, toy: Dataset, *, validation: Path | None = None, **changes: Any) -> FinetuneResult:
     rank = 2 if model.family.denoiser == "transformer" else 0
     values = {
         "training": {"steps": 2, "batch_size": 2, "lr": 1e-2, "log_every": 1},
@@ -39,7 +41,7 @@ def _finetuned(model: PipelineModel, toy: Dataset, **changes: Any) -> FinetuneRe
     }
     points = {each.id: each.vanishing_points for each in toy}
     config = FinetuneConfig.model_validate(values | changes)
-    return finetune(model, toy, points, config, checkpoints=None, run_key={}, device="cpu")
+    return finetune(model, toy, points, config, checkpoints=None, run_key={}, device="cpu", validation=validation)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -121,6 +123,46 @@ def _without_spread(vae: Any) -> None:
     with torch.no_grad():
         last.weight[half:] = 0
         last.bias[half:] = -30
+
+
+@pytest.mark.parametrize("name", ["sdxl-union", "sd3-controlnet", "flux-depth", "flux-controlnet", "qwen-image-controlnet"])
+def test_our_sampler_draws_what_the_pipeline_does(name):
+    """From the same noise, by the same solver, without classifier-free guidance."""
+    model = _model(name)
+    pipe = model.pipe
+    _without_spread(pipe.vae)
+    if name == "sdxl-union":
+        pipe.scheduler = model.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    depth = torch.linspace(1, 5, SIZE).repeat(1, SIZE, 1)
+    picture = ((normalise_depth(depth) + 1) / 2).repeat(1, 3, 1, 1)
+    config = SampleConfig(steps=4, guidance_scale=1.0)
+    own = sample_images(model, depth, [inputs(name)["prompt"]], ["a"], config)[0].permute(1, 2, 0).numpy()
+    noise = start_noise(["a"], 0, (model.latent_channels, SIZE // model.factor, SIZE // model.factor))
+    union = {"control_image": [picture], "control_mode": [1], "guidance_scale": 1.0}
+    call = union if name == "sdxl-union" else {"control_image": 2 * picture - 1}
+    if name in ("flux-depth", "flux-controlnet"):
+        call["guidance_scale"] = model.guidance
+    if name == "sd3-controlnet":
+        call["guidance_scale"] = 1.0
+    if name in ("flux-controlnet", "qwen-image-controlnet"):
+        call |= {"true_cfg_scale": 1.0, "negative_prompt": None}
+    stock = sample(pipe, name, latents=model.codec.pack(noise), num_inference_steps=4, **call)[0]
+    assert stock.std() > 0.01
+    assert abs(own - stock).max() < 2e-3
+
+
+@pytest.mark.parametrize("name", ["sdxl-union", "flux-depth", "qwen-image-controlnet"])
+def test_pictures_are_drawn_and_guided_while_it_trains(name, toy, tmp_path):
+    model = _model(name)
+    _finetuned(model, toy, validation=tmp_path / "seen", validate_every=1, validation_samples=1)
+    assert len(list((tmp_path / "seen").rglob("*.png"))) == 2
+    depth = torch.linspace(1, 5, SIZE).repeat(1, SIZE, 1)
+    call = model, depth, [inputs(name)["prompt"]], ["a"]
+    guided = SampleConfig(steps=3, guidance_scale=2.0, vanishing_guidance=VanishingGuidance(alpha_min=0.0))
+    pictures = [
+        sample_images(*call, config, [[(1.0, 0.0, 0.0)]]) for config in (SampleConfig(steps=3, guidance_scale=2.0), guided)
+    ]
+    assert abs(pictures[0] - pictures[1]).mean() > 1e-3
 
 
 def test_a_flux_denoiser_without_an_input_for_depth_is_widened_by_zeros(toy, tmp_path):

@@ -61,7 +61,7 @@ def test_overrides_count_and_what_others_build_on_is_no_profile(
     project_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project_copy)
-    assert profiles(project_copy) == ["default", "gpu", "paper", "smoke"]
+    assert profiles(project_copy) == ["default", "gpu", "paper", "photos", "smoke"]
     with pytest.raises(ConfigError, match="unknown"):
         doctor("shared")
     (project_copy / "pictures").mkdir()
@@ -103,3 +103,14 @@ def test_outside_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="not the project's folder"):
         doctor()
+
+
+def test_photos_names_the_folder_and_the_depth_model_that_are_missing(project_copy: Path) -> None:
+    (project_copy / "pictures").mkdir()
+    roots = [f"prepare.{role}.root=pictures" for role in ("train", "condition")]
+    assert "set prepare.condition.root" in " ".join(lacking("photos", project_copy, SERVER))
+    assert lacking("photos", project_copy, SERVER, roots) == []
+    model = "prepare.train.estimate_depth.model"
+    assert any(model in text for text in lacking("photos", project_copy, SERVER, [*roots, f"{model}=models/none"]))
+    state = look_at_profile("photos", project_copy, SERVER, [*roots, f"{model}=somebody/depth"])
+    assert state.fetches == ("depth for train: somebody/depth from the model hub",)
