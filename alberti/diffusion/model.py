@@ -184,6 +184,7 @@ class DepthDiffusion:
         from alberti.diffusion.decoding import FrozenDecoder
 
         return FrozenDecoder(self.vae, **options)
+
     def check_vocabulary(self, folder: Path) -> None:
         """CheckpointError unless the tokenizer has as many tokens as the text encoder has embeddings."""
         tokens, embeddings = len(self.tokenizer), self.text_encoder.config.vocab_size
@@ -329,8 +330,6 @@ class DepthDiffusion:
             "feature_extractor": ["transformers", "DPTImageProcessor"],
             **estimator,
         }
-
-
 
 
 def _read(kind: Any, folder: Path, component: str, options: dict[str, Any]) -> Any:
