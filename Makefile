@@ -3,9 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := requirements/dev.lock
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test smoke lint params install clean
+.PHONY: repro test smoke lint lock params install clean
 
 repro: $(STAMP)
 	dvc repro
@@ -22,16 +23,22 @@ lint: $(STAMP)
 	ruff format --check .
 	mypy
 
+# requirements/dev.lock anew, with the latest releases that pyproject.toml, and pip on this machine, allow
+lock: $(STAMP)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --no-annotate --quiet \
+		--custom-compile-command 'make lock' --output-file $(LOCK) \
+		$(addprefix --constraint ,$(shell "$(BIN)/python" -m pip config --global get global.constraint 2>/dev/null))
+
 params: $(STAMP)
 	python -m pipeline.profiles
 	python -m pipeline.reference
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV)
 	"$(BIN)/python" -m pip install --quiet --upgrade pip
-	"$(BIN)/python" -m pip install --editable '.[dev]'
+	"$(BIN)/python" -m pip install --editable '.[dev]' --constraint $(LOCK)
 	@touch $@
 
 # what runs made; the environment stays

@@ -148,7 +148,7 @@ def annotate_folder(
         ConfigError: a focal length or number of workers that is not positive; a place to write that is among the pictures.
     """
     root, out = Path(images), Path(out)
-    check_output_file(out, [root])
+    check_output_file(out, [root], example="annotations.jsonl")
     if overlays is not None:
         check_output_folder(Path(overlays), [root], option="--overlays", around=False)
         check_two_outputs(out, Path(overlays), "--overlays")

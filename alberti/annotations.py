@@ -22,13 +22,15 @@ def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def parse_row(path: Path, line: str) -> dict[str, Any]:
     """One row of an annotations file; DataError, naming the file, if it lacks ``image`` or ``vanishing_points``."""
+    expected = "expected rows of JSON with image and vanishing_points [[x, y, w], ...], as `alberti annotate` writes them"
     try:
         row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: {expected}; this line is no JSON: {line[:80]!r}") from None
+    try:
         points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
         if not isinstance(row["image"], str) or not np.isfinite(points).all():
             raise ValueError("image must be a path, vanishing_points finite")
     except Exception as error:  # any JSON may stand there
-        raise DataError(
-            f"{path}: expected rows with image and vanishing_points [[x, y, w], ...], got {line[:80]!r} ({error!r})"
-        ) from None
+        raise DataError(f"{path}: {expected}; got {line[:80]!r} ({error!r})") from None
     return row

@@ -1,15 +1,17 @@
 """The ``alberti`` command line: registers the commands, each in a module of its own, and reports errors."""
 
+import contextlib
 import importlib
 import io
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
 
-from alberti.errors import AlbertiError
+from alberti.errors import AlbertiError, ConfigError
 
 COMMANDS = {
     "annotate": "Line segments and vanishing points of a folder of pictures.",
@@ -23,13 +25,25 @@ COMMANDS = {
     "doctor": "What this machine and each profile have and lack.",
 }
 
+_OF_A_CLONE = ("doctor",)
+"""Commands of the pipeline, which the library does not import: they come by entry point, in a clone of the repository."""
+
+
+def _in_a_clone(name: str) -> EntryPoint | None:
+    """The entry point of a command in :data:`_OF_A_CLONE`; None where its module is not there."""
+    for point in entry_points(group="alberti.commands", name=name):
+        with contextlib.suppress(ModuleNotFoundError):  # not even the package
+            if find_spec(point.module) is not None:
+                return point
+    return None
+
 
 def _load(name: str) -> Callable[..., Any]:
-    """The function behind a command, or its group: in ``alberti.commands``, or brought by another package's entry point.
-
-    ``doctor`` comes that way, because it belongs to the pipeline, which the library does not import.
-    """
-    for point in entry_points(group="alberti.commands", name=name):
+    """The function behind a command, or its group."""
+    if name in _OF_A_CLONE:
+        point = _in_a_clone(name)
+        if point is None:
+            raise ConfigError(f"alberti {name}: belongs to the pipeline, which works in a clone of the repository only")
         function: Callable[..., Any] = point.load()
         return function
     module_name = name.replace("-", "_")
@@ -71,7 +85,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
                 app.add_typer(loaded, name=name)
             else:
                 app.command(name)(loaded)
-        else:
+        elif name not in _OF_A_CLONE or _in_a_clone(name) is not None:
             app.command(name, help=summary)(_only_help)
     return app
 

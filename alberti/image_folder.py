@@ -27,7 +27,7 @@ class LeftOut:
         unread = {suffix: count for suffix, count in sorted(self.suffixes.items()) if suffix in unread_suffixes()}
         if not unread:
             return None
-        hint = "; HEIC can be read once pillow-heif is installed" if {".heic", ".heif"} & unread.keys() else ""
+        hint = "; HEIC can be read after pip install 'alberti[heic]'" if {".heic", ".heif"} & unread.keys() else ""
         return f"left out, in formats that are not read here: {_counted(unread)}{hint}"
 
     def found(self) -> str:

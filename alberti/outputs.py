@@ -13,14 +13,17 @@ from alberti.files import atomic_file
 from alberti.images import picture_suffixes, unread_suffixes
 
 
-def check_output_file(out: Path, inputs: Iterable[Path | None], *, option: str = "--out") -> None:
+def check_output_file(out: Path, inputs: Iterable[Path | None], *, option: str = "--out", example: str = "result.json") -> None:
     """Refuse a file to write that is a folder, looks like a picture, or names or lies inside one of ``inputs``.
+
+    Args:
+        example: a name to suggest in the place of a folder.
 
     Raises:
         ConfigError: naming ``option``, what it names and why that is no place for the result.
     """
     if out.is_dir():
-        raise ConfigError(f"{option} {out}: a folder; name the file to write, say {out / 'result.json'}")
+        raise ConfigError(f"{option} {out}: a folder; name the file to write, say {out / example}")
     if out.suffix.lower() in (*picture_suffixes(), *unread_suffixes()):
         raise ConfigError(f"{option} {out}: named like a picture; the result is a text file: give it another suffix")
     _check_apart(out, inputs, option)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from alberti.device import choose_device
+from alberti.extras import extra
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +39,8 @@ def join(cpu: bool = False) -> None:
     On CPUs if ``cpu`` or ``ACCELERATE_USE_CPU=true`` says so, or where there is no GPU. Called again, or alone: nothing.
     """
     if is_launched() and not _grouped():
-        from accelerate import PartialState
+        with extra("diffusion", "training in several processes"):
+            from accelerate import PartialState
 
         # Accelerate, not told so, takes processes without a GPU for so many runs of one process.
         PartialState(cpu=cpu or choose_device().type == "cpu", timeout=_PATIENCE)
@@ -47,7 +49,8 @@ def join(cpu: bool = False) -> None:
 def wait_for_all() -> None:
     """Wait until every process of the group is here; alone: nothing."""
     if _grouped():
-        from accelerate import PartialState
+        with extra("diffusion", "training in several processes"):
+            from accelerate import PartialState
 
         PartialState().wait_for_everyone()
 
@@ -64,8 +67,9 @@ def leave() -> None:
 def share(model: "nn.Module") -> None:
     """Give the model of every process the main one's weights and buffers, in place."""
     if _grouped():
-        from accelerate import PartialState
-        from accelerate.utils import broadcast
+        with extra("diffusion", "training in several processes"):
+            from accelerate import PartialState
+            from accelerate.utils import broadcast
 
         state = {name: value.to(PartialState().device) for name, value in model.state_dict().items()}
         model.load_state_dict(broadcast(state))

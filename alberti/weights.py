@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alberti.errors import CheckpointError, first_line
+from alberti.extras import extra
 from alberti.reading import reading
 
 _WEIGHTS_NAME = re.compile(r"model(?:\.(?P<variant>[\w-]+?))?(?:-\d{5}-of-\d{5})?\.safetensors")
@@ -40,7 +41,8 @@ def own_weights(network: nn.Module) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the progress bars of transformers and, where it is loaded, diffusers: one for every few megabytes."""
-    from transformers.utils import logging
+    with extra("depth", "loading a model of transformers'"):
+        from transformers.utils import logging
 
     libraries: list[Any] = [logging]
     if "diffusers" in sys.modules:

@@ -13,6 +13,7 @@ import numpy as np
 
 from alberti.annotate import annotate_image
 from alberti.data.scenes import SceneConfig, render_scenes
+from alberti.errors import DataError
 from alberti.image_folder import is_picture
 from alberti.images import read_image, write_image
 from alberti.metrics.perspective import perspective_consistency
@@ -20,8 +21,10 @@ from alberti.metrics.perspective import perspective_consistency
 
 def main(folder: str | None = None) -> dict[str, float]:
     place = Path(folder) if folder is not None else _example(Path(tempfile.mkdtemp()))
-    found = {}
-    for path in sorted(path for path in place.iterdir() if is_picture(path.name)):
+    paths, found = sorted(path for path in place.glob("*") if is_picture(path.name)), {}
+    if not paths:
+        raise DataError(f"{place}: expected a folder with pictures in it")
+    for path in paths:
         image = read_image(path)
         points = np.array(annotate_image(image)["vanishing_points"]).reshape(-1, 3)
         found[path.name] = perspective_consistency(image, points)["consistency_2"] or 0.0
@@ -39,4 +42,7 @@ def _example(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    try:
+        main(*sys.argv[1:2])
+    except DataError as error:
+        sys.exit(f"error: {error}")

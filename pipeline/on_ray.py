@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from alberti.errors import ConfigError
+from alberti.extras import extra
 from pipeline import prefork
 from pipeline.parcels import Parcel, open_parcel, remote_of
 from pipeline.tasks import run_unit, run_unit_elsewhere
@@ -23,11 +23,9 @@ class RayMachines:
     """A Ray cluster: units queue there, and each starts where its cores, GPUs and memory are free."""
 
     def __init__(self, workspace: Path, plan: "Plan", force: bool, warm: bool, per_gpu: int, shared_files: bool):
-        try:
+        with extra("ray", "runner=ray"):
             import ray  # noqa: F401
             from prefect_ray import RayTaskRunner
-        except ImportError as error:
-            raise ConfigError(f"runner=ray: {error}; install it with `pip install 'alberti[ray]'`") from error
         self._workspace, self._plan, self._force, self._warm = workspace, plan, force, warm
         self._per_gpu, self._shared = per_gpu, shared_files
         self._remote = {} if shared_files else remote_of(workspace)

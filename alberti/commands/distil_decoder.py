@@ -11,6 +11,7 @@ from alberti.commands.options import at_home, check_device, refused_option
 from alberti.data.manifest import Dataset
 from alberti.diffusion.config import TinyDecoderConfig
 from alberti.errors import ConfigError
+from alberti.extras import require_extra
 
 _DEFAULT = TinyDecoderConfig()
 
@@ -32,8 +33,6 @@ def distil_decoder(
 
     Fine-tune from OUT in an arm with `decoder: tiny`.
     """
-    from alberti.diffusion.model import DepthDiffusion
-    from alberti.diffusion.tiny import distil_tiny_decoder
     from alberti.outputs import check_output_folder
 
     dataset, out, checkpoints = at_home(dataset), at_home(out), at_home(checkpoints)
@@ -46,6 +45,11 @@ def distil_decoder(
         config = TinyDecoderConfig.model_validate(settings)
     except ValidationError as error:
         raise refused_option(error) from None
+    require_extra("diffusion", "alberti distil-decoder")
+
+    from alberti.diffusion.model import DepthDiffusion
+    from alberti.diffusion.tiny import distil_tiny_decoder
+
     where = check_device(device)
     base = DepthDiffusion.load(os.path.expanduser(model), revision=revision)
     history = distil_tiny_decoder(base, Dataset.open(dataset), config, checkpoints=checkpoints, device=where, out=out)

@@ -1,13 +1,17 @@
 """``alberti draw``: a picture of a depth map, or of a photo's, by any base, with its lines straightened."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
+from alberti.commands.options import at_home, check_device
 from alberti.errors import ConfigError, DataError
+from alberti.extras import require_extra
 
 if TYPE_CHECKING:
     from alberti.geometry.camera import Camera
@@ -35,20 +39,24 @@ def draw(
 
     The points are those of the depth map's planes, or, of a photo, of its line segments.
     """
+    source, out = at_home(source), at_home(out)
+    depth_model = None if depth_model is None else at_home(depth_model)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg") or out.is_dir():
+        raise ConfigError(f"--out: expected the name of a picture, .png or .jpg, got {out}")
+    wanted = None if size is None else parse_size(size)
+    scene_on = _scene_of(source, depth_scale, focal, depth_model)
+    require_extra("diffusion", "alberti draw")
+
     import torch
 
-    from alberti.device import choose_device
     from alberti.families.adapters import family_of
     from alberti.families.drawing import draw as draw_picture
     from alberti.families.drawing import load_pipeline
     from alberti.guidance import VanishingGuidance
     from alberti.images import write_image
 
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg") or out.is_dir():
-        raise ConfigError(f"--out: expected the name of a picture, .png or .jpg, got {out}")
-    wanted = None if size is None else parse_size(size)
-    where = str(choose_device(device))
-    scene = _read(source, depth_scale, focal, depth_model, where)
+    where = check_device(device)
+    scene = scene_on(where)
     pipe = load_pipeline(base, controlnet, dtype=torch.float32 if where == "cpu" else torch.bfloat16).to(where)
     scene = scene.resized(*_fitting(wanted or scene.size, family_of(pipe).size_multiple(pipe)))
     options: dict[str, Any] = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
@@ -114,14 +122,22 @@ class _Scene:
         return f"guided by {count} vanishing points of {where}{focal}"
 
 
-def _read(source: Path, scale: float, focal: float | None, depth_model: Path | None, device: str) -> _Scene:
+def _scene_of(source: Path, scale: float, focal: float | None, depth_model: Path | None) -> Callable[[str], _Scene]:
+    """What makes the scene on a device. What can be wrong with the arguments is said before that."""
+    depth = _depth_map(source, scale)
+    if depth is not None:
+        return lambda device: _mapped(depth, focal)
+    if depth_model is None:
+        raise ConfigError(f"{source}: is a photo, whose depth has to be seen first; name a model with --depth-model FOLDER")
+    if not depth_model.exists():
+        raise DataError(f"--depth-model {depth_model}: no such folder of a depth model")
+    require_extra("depth", "alberti draw with --depth-model")
+    return partial(_photo, source, focal, depth_model)
+
+
+def _mapped(depth: np.ndarray, focal: float | None) -> _Scene:
     from alberti.geometry.depth_points import points_of_depth
 
-    depth = _depth_map(source, scale)
-    if depth is None:
-        return _photo(source, focal, depth_model, device)
-    if not (depth > 0).any():
-        raise DataError(f"{source}: no pixel of this depth map has a measurement (a value above 0)")
     camera, told = _camera(focal, depth.shape), "given"
     if camera is None:
         found = points_of_depth(depth)
@@ -131,6 +147,13 @@ def _read(source: Path, scale: float, focal: float | None, depth_model: Path | N
 
 def _depth_map(source: Path, scale: float) -> np.ndarray | None:
     """(H, W) metres; None for a photo."""
+    depth = _read_depth(source, scale)
+    if depth is not None and not (depth > 0).any():
+        raise DataError(f"{source}: no pixel of this depth map has a measurement (a value above 0)")
+    return depth
+
+
+def _read_depth(source: Path, scale: float) -> np.ndarray | None:
     from PIL import Image
 
     from alberti.images import read_depth
@@ -150,14 +173,12 @@ def _depth_map(source: Path, scale: float) -> np.ndarray | None:
     return read_depth(source, scale) if deep else None
 
 
-def _photo(source: Path, focal: float | None, depth_model: Path | None, device: str) -> _Scene:
+def _photo(source: Path, focal: float | None, depth_model: Path, device: str) -> _Scene:
     from alberti.annotate import annotate_image
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import predict_array
     from alberti.images import read_image
 
-    if depth_model is None:
-        raise ConfigError(f"{source}: is a photo, whose depth has to be seen first; name a model with --depth-model FOLDER")
     photo = read_image(source)
     network = DepthModel.load(depth_model).to(device)
     seen = predict_array(network, photo)

@@ -7,6 +7,7 @@ import typer
 
 from alberti.commands.options import at_home
 from alberti.errors import ConfigError, DataError
+from alberti.extras import require_extra
 
 if TYPE_CHECKING:
     from alberti.metrics.depth import Protocol
@@ -65,6 +66,7 @@ def evaluate_depth(
         raise ConfigError(f"--out: expected a name that ends in .json (the CSV goes beside it), got {out}")
     rules, reader, listed = _source(kitti, kitti_depth, diode, split, protocol)
     _check_outputs(out, pictures, [predictions, kitti, kitti_depth, diode, split, compare])
+    require_extra("depth", "alberti evaluate-depth")
     frames = _scored(listed, rules, reader, annotated_only)
     other = _read_table(compare) if compare else None
     evaluation = evaluate_folder(

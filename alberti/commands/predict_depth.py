@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from alberti.commands.options import at_home, check_device
+from alberti.extras import require_extra
 
 if TYPE_CHECKING:
     from alberti.data.kitti.frames import Frame
@@ -40,6 +41,8 @@ def predict_depth(
     check_output_folder(out, [images, model])
     problems: list[str] = []
     named = _kitti_images(images, split) if split is not None else _folder_images(images, problems)
+
+    require_extra("depth", "alberti predict-depth")
 
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import PredictOptions, predict_folder

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from alberti.device import choose_device
-from alberti.errors import ConfigError
+from alberti.commands.options import at_home, check_device
+from alberti.errors import ConfigError, DataError
+from alberti.extras import require_extra
 
 _BATCH = 16
 _DEFAULTS = {"kitti": "eigen_garg", "kitti_objects": "eigen_garg", "diode": "diode_outdoor", "folder": "metric_80"}
@@ -44,25 +45,40 @@ def score_depth(
         raise ConfigError(f"--out: expected a name that ends in .json (the CSV goes beside it), got {out}")
     width, height = _size(size)
 
-    from alberti.depth.models import DepthModel
-    from alberti.depth.predict import predict_batch
-    from alberti.metrics.test_frames import evaluate_test_set
+    from alberti.metrics.depth import check_alignment
+    from alberti.metrics.test_frames import evaluate_test_set, open_test_set
     from alberti.metrics.test_sets import TestSet
+    from alberti.outputs import check_beside, check_output_file
     from alberti.parallel import core_count
 
-    network = DepthModel.load(model).to(choose_device(device))
+    model, root, out = at_home(model), at_home(root), at_home(out)
+    for alignment in align or ():
+        check_alignment(alignment)
+    if not model.exists():
+        raise DataError(f"{model}: no such folder of a depth model")
+    check_output_file(out, [model, root])
+    check_beside(out.with_suffix(".csv"), "id,abs_rel,")
     test = TestSet(
         layout=layout,  # type: ignore[arg-type]
         root=str(root),
-        depth_root=None if depth_root is None else str(depth_root),
-        split=None if split is None else str(split),
+        depth_root=None if depth_root is None else str(at_home(depth_root)),
+        split=None if split is None else str(at_home(split)),
         protocol=protocol or _DEFAULTS[layout],
-        alignments={network.name: tuple(align or [_ALIGNMENTS[network.kind]])},
+        alignments={model.name: tuple(align or _ALIGNMENTS.values())},
         height=height,
         width=width,
         scenes=scenes,
     )
-    batch = _BATCH if choose_device(device).type == "cuda" else 1
+    open_test_set(test)  # what is wrong with the frames is said before anything slow
+    require_extra("depth", "alberti score-depth")
+
+    from alberti.depth.models import DepthModel
+    from alberti.depth.predict import predict_batch
+
+    where = check_device(device)
+    network = DepthModel.load(model).to(where)
+    test = test.model_copy(update={"alignments": {network.name: tuple(align or [_ALIGNMENTS[network.kind]])}})
+    batch = _BATCH if where.startswith("cuda") else 1
     evaluations = evaluate_test_set(
         test, partial(predict_batch, network), network.name, batch_size=batch, workers=core_count(), description=model.name
     )

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from alberti.errors import ConfigError
-from alberti.study.extra import require_extra
+from alberti.extras import require_extra
 
 study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Human trials: which of two pictures do people prefer?")
 
 
 @study.callback()
 def _needs() -> None:
-    require_extra("alberti study")
+    require_extra("study", "alberti study")
 
 
 Folder = Annotated[Path, typer.Argument(help="The study folder, as `create` makes it.")]

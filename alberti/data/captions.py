@@ -10,6 +10,7 @@ import numpy as np
 from alberti.data.caption_config import CaptionConfig
 from alberti.data.manifest import Sample
 from alberti.errors import CheckpointError, DataError
+from alberti.extras import extra
 from alberti.reading import first_line
 
 Captioner = Callable[[list[np.ndarray]], list[str]]
@@ -79,7 +80,8 @@ class BlipCaptioner:
 
 
 def _load_blip(name: str, revision: str | None) -> tuple[Any, Any]:
-    from transformers import BlipForConditionalGeneration, BlipProcessor
+    with extra("diffusion", "captions by BLIP"):
+        from transformers import BlipForConditionalGeneration, BlipProcessor
 
     from alberti.weights import own_weights
 

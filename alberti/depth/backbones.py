@@ -9,6 +9,7 @@ from alberti.depth.efficientnet import imagenet_state_dict, trunk_state_dict
 from alberti.depth.pixelformer import PixelFormer
 from alberti.depth.swin import SwinBackbone, backbone_state_dict
 from alberti.errors import CheckpointError, ConfigError
+from alberti.extras import extra
 from alberti.weights import read_weights
 
 TIMM_NAMES = {
@@ -59,7 +60,8 @@ def _load_lite(network: nn.Module, source: str) -> None:
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:
-    import timm
+    with extra("depth", "a backbone of timm's"):
+        import timm
 
     try:
         return timm.create_model(name, pretrained=True).state_dict()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from alberti.depth.efficientnet import TIMM_NAME, freeze
 from alberti.errors import CheckpointError, ConfigError, first_line
+from alberti.extras import extra
 from alberti.weights import only_variant, own_weights, quiet
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ _BIT_DEFAULTS = {
 
 def dpt_config(size: str) -> "DPTConfig":
     """transformers' configuration of one of :data:`SIZES`; ConfigError for another name."""
-    from transformers.models.dpt.configuration_dpt import DPTConfig
+    with extra("depth", "a DPT model"):
+        from transformers.models.dpt.configuration_dpt import DPTConfig
 
     if size not in SIZES:
         raise ConfigError(f"size: expected one of {', '.join(SIZES)} for dpt, got {size!r}")
@@ -100,7 +102,8 @@ def dpt_config(size: str) -> "DPTConfig":
 
 def build_dpt(size: str) -> "DPTForDepthEstimation":
     """A DPT with random weights."""
-    from transformers.models.dpt.modeling_dpt import DPTForDepthEstimation
+    with extra("depth", "a DPT model"):
+        from transformers.models.dpt.modeling_dpt import DPTForDepthEstimation
 
     network = DPTForDepthEstimation(dpt_config(size))
     # transformers draws every convolution from N(0, 0.02^2), which leaves the output of narrow networks constant to four
@@ -121,7 +124,8 @@ def load_dpt(path: str | Path, *, revision: str | None = None) -> "DPTForDepthEs
     Raises:
         CheckpointError: neither, damaged, or weights that do not fit the configuration.
     """
-    from transformers.models.dpt.modeling_dpt import DPTForDepthEstimation
+    with extra("depth", "a DPT model"):
+        from transformers.models.dpt.modeling_dpt import DPTForDepthEstimation
 
     try:
         with quiet():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alberti.errors import CheckpointError
+from alberti.extras import extra
 
 TIMM_NAME = "tf_efficientnet_lite0"
 CHANNELS = (24, 40, 112, 320)
@@ -27,7 +28,8 @@ class EfficientNetBackbone(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        import timm
+        with extra("depth", "a depth model of size lite"):
+            import timm
 
         self.network: Any = timm.create_model(TIMM_NAME, pretrained=False, features_only=True, out_indices=(1, 2, 3, 4))
         # Plain floats, not buffers: a network that is made on the meta device would lose them.

@@ -110,7 +110,7 @@ class DepthModel(nn.Module):
             return self.network(pixels)[:, 0].float()
         from alberti.depth.dpt import dpt_forward
 
-        output = dpt_forward(self.network, pixels).float()  # type: ignore[arg-type]
+        output = dpt_forward(self.network, pixels).float()
         if self.info.kind == "inverse_relative":
             return output
         inverse = self.info.inverse_scale * output + 1 / self.info.max_depth
@@ -132,7 +132,7 @@ class DepthModel(nn.Module):
         else:
             from alberti.depth.dpt import save_dpt
 
-            save_dpt(network, folder)  # type: ignore[arg-type]
+            save_dpt(network, folder)
         write_json(folder / SIDECAR, {"format": _FORMAT, **asdict(self.info)})
 
     @classmethod

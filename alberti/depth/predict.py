@@ -123,7 +123,7 @@ def predict_folder(
                     np.save(file, depth)
             progress.advance(len(group))
     if failed:
-        raise DataError(f"{len(failed)} of {len(images)} pictures could not be read, the others are predicted; {failed[0]}")
+        raise DataError(f"{len(failed)} of {len(images)} pictures could not be read, see above; the others are predicted")
     return len(todo)
 
 

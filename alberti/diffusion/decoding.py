@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from alberti.extras import extra
 from alberti.families.affine import latent_affine
+
+with extra("diffusion", "alberti's diffusion code"):
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+    from diffusers.models.upsampling import Upsample2D
 
 _FUSED_HEAD = 256
 """The widest attention head that fast fused kernels take."""

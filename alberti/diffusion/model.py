@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.models.clip.modeling_clip import CLIPTextModel
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from alberti.diffusion.folders import (
     EXTRAS,
@@ -29,9 +24,17 @@ from alberti.diffusion.folders import (
 from alberti.diffusion.objective import normalise_depth
 from alberti.diffusion.schedules import NoiseSchedule
 from alberti.errors import CheckpointError, ConfigError
+from alberti.extras import extra
 from alberti.files import atomic_folder, write_json
 from alberti.reading import first_line, reading
 from alberti.weights import own_weights, quiet, read_tensors
+
+with extra("diffusion", "alberti's diffusion code"):
+    import diffusers
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 _CONTROLNET = "diffusers.models.controlnets.controlnet.ControlNetModel"
 _AUTOENCODER_TINY = "diffusers.models.autoencoders.autoencoder_tiny.AutoencoderTiny"

@@ -3,17 +3,20 @@
 from collections.abc import Iterable
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from alberti.diffusion.config import BaseConfig
 from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.tokenizer import train_tokenizer
+from alberti.extras import extra
 from alberti.seeding import derive_seed
+
+with extra("diffusion", "alberti's diffusion code"):
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 
 def build_small_base(config: BaseConfig, captions: Iterable[str]) -> DepthDiffusion:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 
 from alberti.data.manifest import Dataset
@@ -17,9 +16,13 @@ from alberti.diffusion.model import DepthDiffusion
 from alberti.diffusion.objective import predict_x0
 from alberti.diffusion.randomness import chance, gaussian, timesteps
 from alberti.diffusion.sources import DatasetSource
+from alberti.extras import extra
 from alberti.seeding import derive_seed
 from alberti.training.loop import discard_checkpoints, train_loop
 from alberti.training.schedule import Batch
+
+with extra("diffusion", "alberti's diffusion code"):
+    from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 
 def build_tiny_decoder(base: DepthDiffusion, config: TinyDecoderConfig) -> AutoencoderTiny:

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
 from alberti.errors import DataError
+from alberti.extras import extra
+
+with extra("diffusion", "alberti's diffusion code"):
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from alberti.data.kitti.frames import KNOWN_SPLITS, split_hash
 from alberti.errors import AlbertiError, DataError
+from alberti.extras import extra
 from alberti.files import atomic_file, write_json
 from alberti.images import of_one_size
 from alberti.metrics.bootstrap import bootstrap_interval, paired_bootstrap
@@ -305,7 +306,8 @@ def summarise(
     Raises:
         DataError: no row, or metric predictions that are off by the factor of another unit.
     """
-    import pandas as pd
+    with extra("depth", "a table of an evaluation"):
+        import pandas as pd
 
     if not rows:
         raise DataError("nothing to evaluate: the split is empty")

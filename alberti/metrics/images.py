@@ -13,6 +13,7 @@ import torch
 
 from alberti.data.manifest import Dataset, Sample
 from alberti.errors import DataError
+from alberti.extras import extra
 from alberti.metrics.bootstrap import bootstrap_interval
 from alberti.metrics.depth_seen import depth_seen
 from alberti.metrics.features import (
@@ -188,7 +189,8 @@ def evaluate_pictures(
     Raises:
         DataError: a picture without vanishing points in its row and without a pair, a missing or damaged file.
     """
-    import pandas as pd
+    with extra("depth", "a table of measured pictures"):
+        import pandas as pd
 
     pairs = {sample.id: sample for sample in reference if sample.image is not None}
     points = _points(generated, reference, pairs, workers)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from alberti.extras import extra
 from alberti.files import atomic_file
 from alberti.metrics.depth import GroundTruth, Protocol, apply_alignment, check_prediction
 
@@ -22,7 +23,8 @@ class Painter:
 
     def paint(self, name: str, image: np.ndarray, prediction: np.ndarray, truth: GroundTruth, row: dict[str, Any]) -> None:
         """Paint one image with its scored prediction; ``row`` is what :func:`score_image` gave for it."""
-        from matplotlib.figure import Figure
+        with extra("depth", "drawing predictions"):
+            from matplotlib.figure import Figure
 
         depth, covered = self._metres(prediction, truth, row)
         counts = self.protocol.valid(truth.depth)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from alberti.device import choose_device
 from alberti.errors import DataError
+from alberti.extras import extra
 from alberti.files import atomic_file, write_json
 from alberti.images import read_image
 from alberti.progress import track
@@ -48,8 +49,9 @@ def open_judge(name: str, *, processor: str | None = None, device: str | None = 
     Raises:
         DataError: nothing that transformers loads, or a model of another kind.
     """
-    from transformers import AutoConfig, AutoProcessor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    with extra("diffusion", "judging pictures by a model"):
+        from transformers import AutoConfig, AutoProcessor
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     place = str(choose_device(device))
     try:
@@ -71,7 +73,8 @@ class ImageTextModel:
     """Scores by a model with ``logits_per_image``: CLIP, SigLIP, PickScore and others on them."""
 
     def __init__(self, name: str, processor: Any, device: str):
-        from transformers import AutoModel
+        with extra("diffusion", "judging pictures by a model"):
+            from transformers import AutoModel
 
         from alberti.weights import own_weights
 
@@ -100,7 +103,8 @@ class QuestionModel:
     """Scores by a model that answers questions about pictures: log odds of "yes" to :data:`QUESTION`, before it says a word."""
 
     def __init__(self, name: str, processor: Any, device: str):
-        from transformers import AutoModelForImageTextToText
+        with extra("diffusion", "judging pictures by a model"):
+            from transformers import AutoModelForImageTextToText
 
         from alberti.weights import own_weights
 

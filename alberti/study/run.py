@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alberti.extras import require_extra
 from alberti.study.answers import ANSWERS, Answer, check_answers, read_answers
 from alberti.study.design import Study
-from alberti.study.extra import require_extra
 
 FOLDER = "study"
 
@@ -52,7 +52,7 @@ def read_run_study(run: str | Path) -> RunStudy:
 
     Raises:
         DataError: a study or answers are there but damaged, or do not belong to each other.
-        ConfigError: there are answers, and the packages of the extra `study` are not installed.
+        MissingExtra: there are answers, and the packages of the extra `study` are not installed.
     """
     folder = Path(run) / FOLDER
     study = Study.open(folder) if (folder / "study.json").is_file() else None
@@ -61,7 +61,7 @@ def read_run_study(run: str | Path) -> RunStudy:
 
 
 def _analysed(answers: list[Answer], study: Study | None) -> dict[str, Any]:
-    require_extra(f"{study.title if study else FOLDER}: counting a study's answers")
+    require_extra("study", f"{study.title if study else FOLDER}: counting a study's answers")
     from alberti.study.results import analyse_answers
 
     return analyse_answers(answers, study)

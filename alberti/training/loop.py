@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alberti.checkpoints import Checkpoints
 from alberti.device import choose_device
 from alberti.errors import AlbertiError, ConfigError
+from alberti.extras import extra
 from alberti.files import write_json
 from alberti.processes import is_launched, is_main, join
 from alberti.progress import Progress
@@ -278,9 +279,10 @@ def _teller(description: str, run: _Run) -> Callable[[], None]:
 
 def _accelerator(device: str | torch.device | None) -> "Accelerator":
     """An Accelerator for ``device``; in a single process another device than last time is allowed."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
+    with extra("diffusion", "the training loop"):
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+        from accelerate.utils import DistributedDataParallelKwargs
 
     on_cpu = choose_device(device).type == "cpu"
     join(on_cpu)

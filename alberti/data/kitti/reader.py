@@ -164,7 +164,7 @@ def _find_raw(root: Path) -> Path:
             return folder
     expected = "expected folders named by date (2011_09_26/2011_09_26_drive_0001_sync/...), or a folder raw/ of them"
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; for --kitti's root, {expected}")
+        raise DataError(f"{root}: no such folder; for KITTI raw, {expected}")
     hint = f"; {root.parent} looks like the root" if DATE.fullmatch(root.name) else ""
     raise DataError(f"{root}: not KITTI raw: {expected}; found {_listing(root)}{hint}")
 
