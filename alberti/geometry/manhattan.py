@@ -6,7 +6,7 @@ triads are scored, the best ones refined. Nothing is drawn at random.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,9 @@ _REFINED = 2
 _SAME_TRIAD = np.cos(np.radians(2.0))
 _CONVERGED = 3e-5
 """Radians; a hundredth of what the best pictures determine."""
+
+_TOGETHER = 2.5
+"""The segments of one direction err together by so many times what remains in a long segment (:data:`NOISE_LEVELS`)."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,62 @@ def find_triad(
     tried = [refine(level, best.rotation, best.focal, uncertain, 2) for level in levels]
     likeliest = int(np.argmax([triad.score for triad in tried]))
     start, level = tried[likeliest], levels[likeliest]
-    return refine(level, start.rotation, start.focal, uncertain, 30), level
+    triad = refine(level, start.rotation, start.focal, uncertain, 30)
+    if focal is not None:
+        triad = balance(level, triad, _TOGETHER * math.radians(NOISE_LEVELS[likeliest][1]))
+    return triad, level
+
+
+def balance(model: SegmentModel, triad: Triad, together: float) -> Triad:
+    """The rotation nearest to the three directions measured one by one, each weighted by its own precision.
+
+    The segments of a direction err together (walls that are not quite parallel, the lens), by ``together`` radians. That adds
+    to a direction's covariance, so that a hundred segments of one direction do not outvote ten of another. With a large
+    ``together`` it is the orthogonal Procrustes fit to three points.
+    """
+    density = model.density(model.errors(triad.rotation.T, triad.focal)[0])[0]
+    density *= (1 - OUTLIER_SHARE) / 3
+    rivals = density.sum(axis=0) + OUTLIER_SHARE / np.pi - density
+    information, pull = 1e-9 * np.eye(3), np.zeros(3)
+    for direction, rival in zip(triad.rotation.T, rivals, strict=True):
+        measured, basis, own = measure_direction(model, direction, triad.focal, rival * 3 / (1 - OUTLIER_SHARE))
+        weight = np.linalg.inv(np.linalg.inv(own) + together**2 * np.eye(2))
+        # basis . (omega x d) = omega . (d x basis)
+        turns = np.cross(direction, basis)
+        measured = measured if measured @ direction > 0 else -measured
+        information += turns.T @ weight @ turns
+        pull += turns.T @ weight @ (basis @ (measured - direction))
+    return replace(triad, rotation=rotate(np.linalg.solve(information, pull)) @ triad.rotation)
+
+
+def measure_direction(
+    model: SegmentModel, direction: np.ndarray, focal: float, rival: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximum likelihood of one direction by itself, from (3,) ``direction``.
+
+    Args:
+        rival: density (N,) or scalar of the segments' sines if they belong to something else.
+
+    Returns:
+        the direction (3,), a basis (2, 3) of its tangent plane, and the information (2, 2) in that basis.
+    """
+    for _ in range(10):
+        axis = np.eye(3)[np.abs(direction).argmin()]
+        one = np.cross(direction, axis)
+        one /= np.linalg.norm(one)
+        basis = np.stack([one, np.cross(direction, one)])
+        errors, slopes = model.errors(direction[None], focal)
+        error, gradient = errors[0], slopes[0] @ basis.T
+        likelihood, stiffness = model.density(error)
+        weighted = (gradient * (stiffness * likelihood / (likelihood + rival))[:, None]).T
+        information = weighted @ gradient + 1e-6 * np.eye(2)
+        step = -np.linalg.solve(information, weighted @ error)
+        step *= min(1.0, 0.1 / max(float(np.abs(step).max()), 1e-12))
+        direction = direction + step @ basis
+        direction /= np.linalg.norm(direction)
+        if np.abs(step).max() < _CONVERGED:
+            break
+    return direction, basis, information
 
 
 def find_candidates_twice(model: SegmentModel) -> np.ndarray:
