@@ -33,16 +33,27 @@ def move_onto_edges(gray: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """
     if len(segments) == 0:
         return segments
+    where, offset, weight, normal = edge_places(gray, segments)
+    start, end, fitted = _robust_lines(where, offset, weight)
+    fitted &= np.maximum(np.abs(start), np.abs(end)) <= _REACH
+    start, end = np.where(fitted, start, 0.0), np.where(fitted, end, 0.0)
+    return np.concatenate([segments[:, :2] + start[:, None] * normal, segments[:, 2:] + end[:, None] * normal], axis=1)
+
+
+def edge_places(gray: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where the edge of each of (N, 4) segments is: across the segment at P places along it.
+
+    Returns:
+        places (P,) as shares of the length; offsets (N, P) in pixels along the normal; weights (N, P), zero where no edge
+        is seen; unit normals (N, 2).
+    """
     smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _SMOOTHING)
     along = segments[:, 2:] - segments[:, :2]
     length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / length[:, None]
     where = _MARGIN + (1 - 2 * _MARGIN) * (np.arange(_PLACES) + 0.5) / _PLACES
     offset, weight = _steepest(_across(smooth, segments[:, :2], along, normal, where))
-    start, end, fitted = _robust_lines(where, offset, weight)
-    fitted &= np.maximum(np.abs(start), np.abs(end)) <= _REACH
-    start, end = np.where(fitted, start, 0.0), np.where(fitted, end, 0.0)
-    return np.concatenate([segments[:, :2] + start[:, None] * normal, segments[:, 2:] + end[:, None] * normal], axis=1)
+    return where, offset, weight, normal
 
 
 def _across(image: np.ndarray, first: np.ndarray, along: np.ndarray, normal: np.ndarray, where: np.ndarray) -> np.ndarray:
