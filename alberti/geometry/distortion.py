@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alberti.errors import DataError
 from alberti.geometry.line_segments import to_gray
 from alberti.geometry.segment_edges import edge_places
 

@@ -20,7 +20,7 @@ _VOTE_BINS = 90
 _PEAKS = 2
 _REFINED = 2
 _SAME_TRIAD = np.cos(np.radians(2.0))
-_CONVERGED = 3e-5
+_CONVERGED = 2e-4
 """Radians; a hundredth of what the best pictures determine."""
 
 _TOGETHER = 2.5
@@ -175,25 +175,32 @@ def find_candidates_twice(model: SegmentModel) -> np.ndarray:
     if len(model) < 3:
         return np.zeros((0, 3))
     model = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
-    levels = [model.with_noise(noise) for noise in SEARCH_NOISE]
-    return np.concatenate([find_candidates(level, _CANDIDATES // len(levels)) for level in levels])
+    return _candidates(model, [model.with_noise(noise) for noise in SEARCH_NOISE], _CANDIDATES // len(SEARCH_NOISE))
 
 
 def find_candidates(model: SegmentModel, count: int = _CANDIDATES) -> np.ndarray:
     """(C, 3) meeting points of pairs of the longest segments with most support, best first, 1.5 degrees apart."""
+    return _candidates(model, [model], count)
+
+
+def _candidates(model: SegmentModel, levels: list[SegmentModel], count: int) -> np.ndarray:
+    """The best ``count`` of each noise level, one level after the other."""
     first, second = np.triu_indices(min(len(model), _PAIR_SEGMENTS), 1)
     points = np.cross(model.lines[first], model.lines[second])
     norm = np.linalg.norm(points, axis=1)
     points = points[norm > 1e-6] / norm[norm > 1e-6, None]
-    score = model.support(points)
+    squares = model.squared_sines(points)
     # Apart on the sphere of a middling camera: any will do to tell neighbours.
     rays = points_to_directions(points, 1.5).astype(np.float32)
     chosen: list[int] = []
-    alive = score.copy()
-    while len(chosen) < count and len(alive) and alive.max() > 0:
-        index = int(alive.argmax())
-        chosen.append(index)
-        alive[np.abs(rays @ rays[index]) > _APART] = 0
+    for level in levels:
+        alive = level.supports(points, squares) @ level.information.astype(np.float32)
+        for _ in range(count):
+            if len(alive) == 0 or alive.max() <= 0:
+                break
+            index = int(alive.argmax())
+            chosen.append(index)
+            alive[np.abs(rays @ rays[index]) > _APART] = 0
     return points[chosen]
 
 
@@ -245,8 +252,9 @@ def _best(levels: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray,
     points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None]).reshape(-1, 3)
     chosen: list[int] = []
     taken = np.zeros(len(rotations), dtype=bool)
+    squares = levels[0].squared_sines(points)
     for level in levels:
-        support = level.supports(points).reshape(len(rotations), 3, -1)
+        support = level.supports(points, squares).reshape(len(rotations), 3, -1)
         score = support.max(axis=1) @ level.information + belief
         for _ in range(_REFINED):
             index = int(np.where(taken, -np.inf, score).argmax())
@@ -300,7 +308,7 @@ def _expectation(
     ]
     if prior is not None:
         columns.append(x * slopes[..., 0] + y * slopes[..., 1])
-    gradients = np.stack(columns).reshape(len(columns), -1)
+    gradients = np.concatenate(columns).reshape(len(columns), -1)
     weighted = gradients * (density / total * stiffness).ravel()
     information = weighted @ gradients.T
     pull = weighted @ errors.ravel()

@@ -77,7 +77,7 @@ def distinct_lines(model: SegmentModel) -> np.ndarray:
     distance = np.abs(normals @ model.middles.T + model.lines[:, 2:])
     same = (distance < _ONE_LINE) & (np.abs(normals @ normals.T) > np.cos(np.radians(2.0)))
     kept = np.ones(len(model), dtype=bool)
-    for index in range(len(model)):
+    for index in np.flatnonzero(np.triu(same, 1).any(axis=1)):
         if kept[index]:
             kept[index + 1 :] &= ~same[index, index + 1 :]
     return np.flatnonzero(kept)

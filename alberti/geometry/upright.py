@@ -192,22 +192,21 @@ def scan(model: SegmentModel, down: np.ndarray, focal: float, most: int) -> Upri
 
 def refine(model: SegmentModel, start: Upright, prior: FocalPrior, iterations: int) -> Upright:
     """Maximum likelihood (EM, Gauss-Newton) of down, azimuths and focal length, which its prior and level cameras draw on."""
-    now, best = start, None
+    now, best, known = start, None, np.eye(4)
     for step_index in range(iterations + 1):
         score, information, pull, weights = _expectation(model, now, prior)
-        covariance = DISPERSION * np.linalg.inv(information)
-        now = replace(now, score=score, gain=_gain(now, score, prior), covariance=covariance, weights=weights)
+        now = replace(now, score=score, gain=_gain(now, score, prior), weights=weights)
         if best is None or now.gain >= best.gain:
-            best = now
+            best, known = now, information
         if step_index == iterations:
             break
         step = -np.linalg.solve(information, pull)
         step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
         now = _moved(now, step)
-        if np.abs(step).max() < 3e-5:
+        if np.abs(step).max() < 2e-4:
             break
     assert best is not None
-    return best
+    return replace(best, covariance=DISPERSION * np.linalg.inv(known))
 
 
 def _moved(now: Upright, step: np.ndarray) -> Upright:
@@ -236,10 +235,11 @@ def _expectation(model: SegmentModel, now: Upright, prior: FocalPrior) -> tuple[
         x * slopes[..., 0] + y * slopes[..., 1],
     ]
     count = int(now.families.max()) + 1 if len(now.families) else 0
-    turned = (slopes * now.level_slopes()[:, None]).sum(axis=2)
+    along = now.level_slopes().T[..., None]
+    turned = along[0] * slopes[..., 0] + along[1] * slopes[..., 1] + along[2] * slopes[..., 2]
     for family in range(count):
         columns.append(turned * np.concatenate([[0.0], now.families == family])[:, None])
-    gradients = np.stack(columns).reshape(len(columns), -1)
+    gradients = np.concatenate(columns).reshape(len(columns), -1)
     weighted = gradients * (share * stiffness).ravel()
     information = weighted @ gradients.T
     pull = weighted @ errors.ravel()
@@ -260,7 +260,7 @@ def _roll(down: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Of the roll's log prior, the negative's slope and stiffness, and the roll's slope along the rotation vector (3,)."""
     roll = math.atan2(-down[0], down[1])
     across = max(down[0] ** 2 + down[1] ** 2, 1e-9)
-    slope = np.cross(down, np.array([-down[1], down[0], 0.0]) / across)
+    slope = np.array([-down[2] * down[0], -down[2] * down[1], across]) / across
     stiffness = (_FREEDOM + 1) / (_FREEDOM * _ROLL**2 + roll**2)
     return stiffness * roll, stiffness, slope
 

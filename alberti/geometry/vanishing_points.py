@@ -106,7 +106,7 @@ def estimate_vanishing_points(
     if max_points < 1:
         raise DataError(f"max_points: expected at least 1, got {max_points}")
     frame = _frame(width, height, camera, principal_point)
-    longest = _longest(segments, width, height, camera is None)
+    longest = _longest(segments, width, height)
     model = SegmentModel.from_segments(longest, frame, pixel=max(1.0, max(width, height) / 2048))
     focal = None if camera is None else camera.fx / frame.scale
     prior = FocalPrior.for_size(width, height)
@@ -135,15 +135,10 @@ def _check_segments(segments: np.ndarray) -> np.ndarray:
     return segments
 
 
-def _longest(segments: np.ndarray, width: int, height: int, wary: bool) -> np.ndarray:
-    """The segments longest first; if ``wary``, without the shortest where others are enough.
-
-    Short segments lean to the pixel grid: harmless with a known focal length, but they pull an unknown one.
-    """
+def _longest(segments: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The segments longest first, without the shortest where others are enough: those lean to the pixel grid."""
     lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
     order = np.argsort(-lengths, kind="stable")
-    if not wary:
-        return segments[order]
     enough = int((lengths >= _TRUSTED_LENGTH * math.sqrt(width * height)).sum())
     return segments[order[: max(enough, _ENOUGH)]]
 
