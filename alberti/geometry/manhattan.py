@@ -12,8 +12,8 @@ import numpy as np
 
 from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, OUTLIER_SHARE, SEARCH_NOISE, SegmentModel
 
-_PAIR_SEGMENTS = 64
-_SCORE_SEGMENTS = 160
+_PAIR_SEGMENTS = 50
+_SCORE_SEGMENTS = 120
 _CANDIDATES = 28
 _APART = np.cos(np.radians(1.5))
 _VOTE_BINS = 90
@@ -108,10 +108,9 @@ def find_triad(
     uncertain = None if focal is not None else prior
     rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 2) for index in starts]
     best = max(rough, key=lambda triad: triad.score)
-    levels = [model.with_noise(noise) for noise in NOISE_LEVELS]
-    tried = [refine(level, best.rotation, best.focal, uncertain, 2) for level in levels]
+    tried = [refine(scoring.with_noise(noise), best.rotation, best.focal, uncertain, 2) for noise in NOISE_LEVELS]
     likeliest = int(np.argmax([triad.score for triad in tried]))
-    start, level = tried[likeliest], levels[likeliest]
+    start, level = tried[likeliest], model.with_noise(NOISE_LEVELS[likeliest])
     triad = refine(level, start.rotation, start.focal, uncertain, 30)
     if focal is not None:
         triad = balance(level, triad, _TOGETHER * math.radians(NOISE_LEVELS[likeliest][1]))

@@ -30,8 +30,8 @@ _PAIRED = 14
 _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
-_STARTS = 4
-_SEARCHED, _USED = 160, 300
+_STARTS = 3
+_SEARCHED, _USED = 120, 300
 """So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
 _BELIEF = 2.0
