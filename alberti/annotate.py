@@ -77,10 +77,11 @@ def annotate_image(
     Keys: ``width height``; ``vanishing_points`` [x, y, w] in homogeneous pixels of unit norm, most trusted first, with a
     ``confidence`` and ``inlier_share`` each; ``line_segments`` [x1, y1, x2, y2, index of the vanishing point or -1];
     ``horizon`` [a, b, c] or None; ``focal`` in pixels, ``roll`` and ``pitch`` in degrees, or None: as in
-    :class:`alberti.geometry.vanishing_points.VanishingPointEstimate`. ``distortion``: of the lens, as
-    :func:`alberti.geometry.distortion.estimate_distortion` gives it, 0 where none is sure; where it is not 0, points and horizon
-    are those of the picture with the distortion taken out, line segments those of the picture as it is. ``warnings``:
-    sentences on what speaks against a pinhole camera (panorama, fisheye).
+    :class:`alberti.geometry.vanishing_points.VanishingPointEstimate`.
+
+    ``distortion``: of the lens, as :func:`alberti.geometry.distortion.estimate_distortion` gives it, 0 where none is sure.
+    Where it is not 0, points and horizon are those of the picture with the distortion taken out, line segments those of the
+    picture as it is. ``warnings``: sentences on what speaks against a pinhole camera (panorama, fisheye).
     """
     height, width = image.shape[:2]
     segments = detect_line_segments(image)

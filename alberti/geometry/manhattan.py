@@ -23,7 +23,7 @@ _SAME_TRIAD = np.cos(np.radians(2.0))
 _CONVERGED = 2e-4
 """Radians; a hundredth of what the best pictures determine."""
 
-_TOGETHER = 2.5
+_TOGETHER = 4.0
 """The segments of one direction err together by so many times what remains in a long segment (:data:`NOISE_LEVELS`)."""
 
 

@@ -8,7 +8,7 @@ steeply where the edge is, and a line is fitted to those places.
 import cv2
 import numpy as np
 
-_PLACES = 20
+_PLACES = 24
 """Across so many places along a segment its edge is sought."""
 _MARGIN = 0.05
 """Of the length is left out at either end, where other edges meet this one."""
