@@ -339,11 +339,11 @@ def find_upright(
     searched = model.take(np.arange(min(len(model), _SEARCHED)))
     wide = searched.with_noise(SEARCH_NOISE[0])
     starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, prior.values()[1:-1], prior)]
-    worlds = [refine(searched, start, prior, 3) for start in starts]
-    worlds += [refine(searched, from_triad(triad), prior, 3) for triad in triads]
+    worlds = [refine(searched, start, prior, 2) for start in starts]
+    worlds += [refine(searched, from_triad(triad), prior, 2) for triad in triads]
     if not worlds:
         return None
     for best in sorted(worlds, key=lambda world: -world.preference)[:2]:
-        worlds += [refine(searched, pair, prior, 3) for pair in tied(best)]
+        worlds += [refine(searched, pair, prior, 2) for pair in tied(best)]
     best = max(worlds, key=lambda world: world.preference)
-    return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 20)
+    return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 8)
