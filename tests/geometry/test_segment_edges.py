@@ -40,6 +40,13 @@ def test_without_an_edge_segments_stay() -> None:
     assert move_onto_edges(np.zeros((20, 20), dtype=np.uint8), np.zeros((0, 4))).shape == (0, 4)
 
 
+def test_short_segments_stay() -> None:
+    segments = np.array([[95.0, 100.4, 110, 100.2], [60, 100.4, 140, 100.2]])
+    moved = move_onto_edges(edge(np.array([0.0, 1.0]), np.array([100.0, 100.0])), segments)
+    np.testing.assert_array_equal(moved[0], segments[0])
+    assert np.abs(moved[1, [1, 3]] - 100).max() < 0.05
+
+
 def test_many_segments_are_the_same_as_one_by_one() -> None:
     """More places than OpenCV maps in one call."""
     normal, point = np.array([0.6, 0.8]), np.array([100.0, 100.0])
