@@ -16,6 +16,7 @@ from alberti.annotations import read_annotations
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
+from alberti.geometry.distortion import estimate_distortion, straighten, unusual_projection
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import angles_between_points, check_principal_point, estimate_vanishing_points
 from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
@@ -31,7 +32,7 @@ from alberti.reading import reading
 if TYPE_CHECKING:
     from alberti.data.manifest import Dataset
 
-_VERSION = 1
+_VERSION = 2
 """Of the rows' content: a partial file of another version is not continued."""
 
 
@@ -77,10 +78,17 @@ def annotate_image(
     ``confidence`` and ``inlier_share`` each; ``line_segments`` [x1, y1, x2, y2, index of the vanishing point or -1];
     ``horizon`` [a, b, c] or None; ``focal`` in pixels, ``roll`` and ``pitch`` in degrees, or None: as in
     :class:`alberti.geometry.vanishing_points.VanishingPointEstimate`.
+
+    ``distortion``: of the lens, as :func:`alberti.geometry.distortion.estimate_distortion` gives it, 0 where none is sure.
+    Where it is not 0, points and horizon are those of the picture with the distortion taken out, line segments those of the
+    picture as it is. ``warnings``: sentences on what speaks against a pinhole camera (panorama, fisheye).
     """
     height, width = image.shape[:2]
     segments = detect_line_segments(image)
-    found = estimate_vanishing_points(segments, width, height, camera=camera, principal_point=principal_point)
+    bent = estimate_distortion(image, segments).k
+    straight = straighten(segments, width, height, bent) if bent else segments
+    found = estimate_vanishing_points(straight, width, height, camera=camera, principal_point=principal_point)
+    unusual = unusual_projection(image, bent)
     lines = np.round(segments, 3).tolist()
     return {
         "width": width,
@@ -93,6 +101,8 @@ def annotate_image(
         "focal": found.focal,
         "roll": found.roll,
         "pitch": found.pitch,
+        "distortion": round(bent, 4),
+        "warnings": [] if unusual is None else [unusual],
     }
 
 
@@ -277,6 +287,8 @@ def _annotate(
                     row = {"id": result["image"], **result} if by_id is not None else result
                 partial.write(row)
                 count(row)
+                for warning in row.get("warnings", []):
+                    print(f"warning: {job}: {warning}", file=sys.stderr)
                 progress.advance()
         for problem in problems:
             print(f"failed: {problem}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Vanishing points against known ones, side by side with lu-vp-detect where that is installed.
 
-    python benchmarks/vanishing_points.py --york DIR [--split FILE]   # York Urban's layout
+    python benchmarks/vanishing_points.py --york DIR [--split FILE]   # York Urban's layout; --distort -0.1 bends it as well
     python benchmarks/vanishing_points.py --scenes 48 --size 256      # rendered streets
     python benchmarks/vanishing_points.py --eurasian DIR              # Eurasian Cities' layout: horizons, unknown cameras
     python benchmarks/vanishing_points.py --junctions 40              # rendered streets that meet at odd angles, 640 x 480
@@ -27,7 +27,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ import cv2
 import numpy as np
 
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
+from alberti.geometry.distortion import estimate_distortion, straighten
 from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.vanishing_points import estimate_vanishing_points
 from alberti.images import read_image, write_image
@@ -178,45 +180,106 @@ def eurasian_cities(root: Path) -> dict[str, Any]:
     }
 
 
-def stage_costs(pictures: list[Picture]) -> dict[str, float]:
-    """Milliseconds of processor time a picture, median, of each stage with an unknown camera."""
-    import alberti.geometry.vanishing_points as stages
+STAGES = {
+    "segments (LSD)": ("line_segments", "_lsd"),
+    "merging": ("line_segments", "merge_line_segments"),
+    "edge refinement": ("line_segments", "move_onto_edges"),
+    "hypotheses: candidates": ("vanishing_points", "find_candidates_twice"),
+    "hypotheses: triad": ("vanishing_points", "find_triad"),
+    "hypotheses and polishing: worlds": ("vanishing_points", "find_upright"),
+    "polishing: each direction by itself (in triad)": ("manhattan", "balance"),
+    "presence: triad": ("vanishing_points", "check_triad"),
+    "presence: worlds": ("vanishing_points", "check_upright"),
+    "further points": ("vanishing_points", "further_points"),
+}
+"""What a stage is called, and the function of alberti.geometry that is timed for it."""
 
-    names = ("find_candidates_twice", "find_triad", "find_upright", "check_upright", "further_points")
-    real = {name: getattr(stages, name) for name in names}
-    spent = dict.fromkeys(names, 0.0)
 
-    def timed(name: str) -> Callable[..., Any]:
+def stage_costs(pictures: list[Picture], *, known: bool) -> dict[str, float]:
+    """Milliseconds of processor time a picture, median, of each stage; and of distortion, which only `annotate` measures."""
+    spent = dict.fromkeys(STAGES, 0.0)
+    places = {stage: (import_module(f"alberti.geometry.{module}"), name) for stage, (module, name) in STAGES.items()}
+    real = {stage: getattr(*place) for stage, place in places.items()}
+
+    def timed(stage: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             start = time.process_time()
             try:
-                return real[name](*arguments, **options)
+                return real[stage](*arguments, **options)
             finally:
-                spent[name] += time.process_time() - start
+                spent[stage] += time.process_time() - start
 
         return call
 
     rows: list[dict[str, float]] = []
     try:
-        for name in names:
-            setattr(stages, name, timed(name))
+        for stage, place in places.items():
+            setattr(*place, timed(stage))
         for picture in pictures:
-            spent.update(dict.fromkeys(names, 0.0))
+            spent.update(dict.fromkeys(STAGES, 0.0))
             start = time.process_time()
+            ours(picture, known=known)
+            row = {**spent, "all": time.process_time() - start}
             segments = detect_line_segments(picture.image)
-            detected = time.process_time() - start
-            stages.estimate_vanishing_points(segments, picture.camera.width, picture.camera.height)
-            rows.append({"detect_line_segments": detected, **spent, "all": time.process_time() - start})
+            start = time.process_time()
+            estimate_distortion(picture.image, segments)
+            rows.append({**row, "distortion": time.process_time() - start})
     finally:
-        for name in names:
-            setattr(stages, name, real[name])
-    return {name: float(np.median([row[name] for row in rows]) * 1e3) for name in rows[0]}
+        for stage, place in places.items():
+            setattr(*place, real[stage])
+    return {name: round(float(np.median([row[name] for row in rows]) * 1e3), 2) for name in rows[0]}
 
 
-def ours(picture: Picture, *, known: bool) -> Found:
-    """alberti, with the picture's intrinsics or without."""
+def calibration(pictures: list[Picture], *, known: bool) -> dict[str, Any]:
+    """Confidence against the share of points within 2 degrees of a true direction, in thirds by confidence."""
+    confidence, near = [], []
+    for picture in pictures:
+        height, width = picture.image.shape[:2]
+        camera = picture.camera if known else None
+        found = estimate_vanishing_points(detect_line_segments(picture.image), width, height, camera=camera)
+        directions = vanishing_points_to_directions(found.points, picture.camera)
+        for direction, sure in zip(directions, found.confidence, strict=True):
+            confidence.append(sure)
+            near.append(point_errors(direction[None], picture.directions)[0] < 2)
+    thirds = np.array_split(np.argsort(confidence), 3)
+    said = [float(np.mean(np.array(confidence)[third])) for third in thirds]
+    true = [float(np.mean(np.array(near)[third])) for third in thirds]
+    return {"points": len(near), "confidence": said, "share_within_2_degrees": true}
+
+
+def bent(picture: Picture, k: float) -> Picture:
+    """The picture as a lens with the distortion ``k`` (:mod:`alberti.geometry.distortion`) takes it."""
+    height, width = picture.image.shape[:2]
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    y, x = np.mgrid[:height, :width]
+    away = np.stack([x, y], axis=2) - centre
+    source = away / (1 + k * 4 * (away**2).sum(axis=2, keepdims=True) / (width**2 + height**2)) + centre
+    maps = source.astype(np.float32)
+    image = cv2.remap(picture.image, maps[..., 0], maps[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return replace(picture, image=image)
+
+
+def distorted(pictures: list[Picture], k: float) -> dict[str, Any]:
+    """The pictures bent by ``k``: what is measured, and errors with the distortion left in and taken out (camera known)."""
+    pictures = [bent(picture, k) for picture in pictures]
+    found = [estimate_distortion(picture.image, detect_line_segments(picture.image)) for picture in pictures]
+    measured = np.array([value.measured for value in found if value.measured is not None])
+    return {
+        "k": k,
+        "measured_median": float(np.median(measured)),
+        "measured_error_median": float(np.median(np.abs(measured - k))),
+        "share_taken_out": float(np.mean([value.k != 0 for value in found])),
+        "left in": judge(pictures, lambda picture: ours(picture, known=True)),
+        "taken out": judge(pictures, lambda picture: ours(picture, known=True, straightened=True)),
+    }
+
+
+def ours(picture: Picture, *, known: bool, straightened: bool = False) -> Found:
+    """alberti, with the picture's intrinsics or without; with the lens distortion taken out as `annotate` does, or not."""
     height, width = picture.image.shape[:2]
     segments = detect_line_segments(picture.image)
+    if straightened:
+        segments = straighten(segments, width, height, estimate_distortion(picture.image, segments).k)
     found = estimate_vanishing_points(segments, width, height, camera=picture.camera if known else None)
     return vanishing_points_to_directions(found.points, picture.camera), found.horizon, found.focal
 
@@ -371,6 +434,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--york", type=Path)
     parser.add_argument("--split", type=Path)
+    parser.add_argument("--distort", type=float, action="append", default=[], help="bend York Urban's pictures by this k")
     parser.add_argument("--scenes", type=int, default=0)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--eurasian", type=Path)
@@ -384,7 +448,11 @@ def main() -> None:
     if options.york:
         pictures = york_urban(options.york, options.split)
         result["york_urban"] = compare(pictures)
-        result["york_urban_stages_ms"] = stage_costs(pictures)
+        for known, name in ((True, "known"), (False, "unknown")):
+            result[f"york_urban_stages_ms, {name}"] = stage_costs(pictures, known=known)
+            result[f"york_urban_calibration, {name}"] = calibration(pictures, known=known)
+        for k in options.distort:
+            result[f"york_urban_distorted, {k:g}"] = distorted(pictures, k)
     if options.eurasian:
         result["eurasian_cities"] = eurasian_cities(options.eurasian)
     if options.junctions:

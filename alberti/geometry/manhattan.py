@@ -6,22 +6,25 @@ triads are scored, the best ones refined. Nothing is drawn at random.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, OUTLIER_SHARE, SEARCH_NOISE, SegmentModel
 
-_PAIR_SEGMENTS = 64
-_SCORE_SEGMENTS = 160
+_PAIR_SEGMENTS = 50
+_SCORE_SEGMENTS = 120
 _CANDIDATES = 28
 _APART = np.cos(np.radians(1.5))
 _VOTE_BINS = 90
 _PEAKS = 2
 _REFINED = 2
 _SAME_TRIAD = np.cos(np.radians(2.0))
-_CONVERGED = 3e-5
+_CONVERGED = 2e-4
 """Radians; a hundredth of what the best pictures determine."""
+
+_TOGETHER = 4.0
+"""The segments of one direction err together by so many times what remains in a long segment (:data:`NOISE_LEVELS`)."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,65 @@ def find_triad(
     uncertain = None if focal is not None else prior
     rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 2) for index in starts]
     best = max(rough, key=lambda triad: triad.score)
-    levels = [model.with_noise(noise) for noise in NOISE_LEVELS]
-    tried = [refine(level, best.rotation, best.focal, uncertain, 2) for level in levels]
+    tried = [refine(scoring.with_noise(noise), best.rotation, best.focal, uncertain, 2) for noise in NOISE_LEVELS]
     likeliest = int(np.argmax([triad.score for triad in tried]))
-    start, level = tried[likeliest], levels[likeliest]
-    return refine(level, start.rotation, start.focal, uncertain, 30), level
+    start, level = tried[likeliest], model.with_noise(NOISE_LEVELS[likeliest])
+    triad = refine(level, start.rotation, start.focal, uncertain, 30)
+    if focal is not None:
+        triad = balance(level, triad, _TOGETHER * math.radians(NOISE_LEVELS[likeliest][1]))
+    return triad, level
+
+
+def balance(model: SegmentModel, triad: Triad, together: float) -> Triad:
+    """The rotation nearest to the three directions measured one by one, each weighted by its own precision.
+
+    The segments of a direction err together (walls that are not quite parallel, the lens), by ``together`` radians. That adds
+    to a direction's covariance, so that a hundred segments of one direction do not outvote ten of another. With a large
+    ``together`` it is the orthogonal Procrustes fit to three points.
+    """
+    density = model.density(model.errors(triad.rotation.T, triad.focal)[0])[0]
+    density *= (1 - OUTLIER_SHARE) / 3
+    rivals = density.sum(axis=0) + OUTLIER_SHARE / np.pi - density
+    information, pull = 1e-9 * np.eye(3), np.zeros(3)
+    for direction, rival in zip(triad.rotation.T, rivals, strict=True):
+        measured, basis, own = measure_direction(model, direction, triad.focal, rival * 3 / (1 - OUTLIER_SHARE))
+        weight = np.linalg.inv(np.linalg.inv(own) + together**2 * np.eye(2))
+        # basis . (omega x d) = omega . (d x basis)
+        turns = np.cross(direction, basis)
+        measured = measured if measured @ direction > 0 else -measured
+        information += turns.T @ weight @ turns
+        pull += turns.T @ weight @ (basis @ (measured - direction))
+    return replace(triad, rotation=rotate(np.linalg.solve(information, pull)) @ triad.rotation)
+
+
+def measure_direction(
+    model: SegmentModel, direction: np.ndarray, focal: float, rival: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Maximum likelihood of one direction by itself, from (3,) ``direction``.
+
+    Args:
+        rival: density (N,) or scalar of the segments' sines if they belong to something else.
+
+    Returns:
+        the direction (3,), a basis (2, 3) of its tangent plane, and the information (2, 2) in that basis.
+    """
+    for _ in range(10):
+        axis = np.eye(3)[np.abs(direction).argmin()]
+        one = np.cross(direction, axis)
+        one /= np.linalg.norm(one)
+        basis = np.stack([one, np.cross(direction, one)])
+        errors, slopes = model.errors(direction[None], focal)
+        error, gradient = errors[0], slopes[0] @ basis.T
+        likelihood, stiffness = model.density(error)
+        weighted = (gradient * (stiffness * likelihood / (likelihood + rival))[:, None]).T
+        information = weighted @ gradient + 1e-6 * np.eye(2)
+        step = -np.linalg.solve(information, weighted @ error)
+        step *= min(1.0, 0.1 / max(float(np.abs(step).max()), 1e-12))
+        direction = direction + step @ basis
+        direction /= np.linalg.norm(direction)
+        if np.abs(step).max() < _CONVERGED:
+            break
+    return direction, basis, information
 
 
 def find_candidates_twice(model: SegmentModel) -> np.ndarray:
@@ -117,25 +174,32 @@ def find_candidates_twice(model: SegmentModel) -> np.ndarray:
     if len(model) < 3:
         return np.zeros((0, 3))
     model = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
-    levels = [model.with_noise(noise) for noise in SEARCH_NOISE]
-    return np.concatenate([find_candidates(level, _CANDIDATES // len(levels)) for level in levels])
+    return _candidates(model, [model.with_noise(noise) for noise in SEARCH_NOISE], _CANDIDATES // len(SEARCH_NOISE))
 
 
 def find_candidates(model: SegmentModel, count: int = _CANDIDATES) -> np.ndarray:
     """(C, 3) meeting points of pairs of the longest segments with most support, best first, 1.5 degrees apart."""
+    return _candidates(model, [model], count)
+
+
+def _candidates(model: SegmentModel, levels: list[SegmentModel], count: int) -> np.ndarray:
+    """The best ``count`` of each noise level, one level after the other."""
     first, second = np.triu_indices(min(len(model), _PAIR_SEGMENTS), 1)
     points = np.cross(model.lines[first], model.lines[second])
     norm = np.linalg.norm(points, axis=1)
     points = points[norm > 1e-6] / norm[norm > 1e-6, None]
-    score = model.support(points)
+    squares = model.squared_sines(points)
     # Apart on the sphere of a middling camera: any will do to tell neighbours.
     rays = points_to_directions(points, 1.5).astype(np.float32)
     chosen: list[int] = []
-    alive = score.copy()
-    while len(chosen) < count and len(alive) and alive.max() > 0:
-        index = int(alive.argmax())
-        chosen.append(index)
-        alive[np.abs(rays @ rays[index]) > _APART] = 0
+    for level in levels:
+        alive = level.supports(points, squares) @ level.information.astype(np.float32)
+        for _ in range(count):
+            if len(alive) == 0 or alive.max() <= 0:
+                break
+            index = int(alive.argmax())
+            chosen.append(index)
+            alive[np.abs(rays @ rays[index]) > _APART] = 0
     return points[chosen]
 
 
@@ -187,8 +251,9 @@ def _best(levels: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray,
     points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None]).reshape(-1, 3)
     chosen: list[int] = []
     taken = np.zeros(len(rotations), dtype=bool)
+    squares = levels[0].squared_sines(points)
     for level in levels:
-        support = level.supports(points).reshape(len(rotations), 3, -1)
+        support = level.supports(points, squares).reshape(len(rotations), 3, -1)
         score = support.max(axis=1) @ level.information + belief
         for _ in range(_REFINED):
             index = int(np.where(taken, -np.inf, score).argmax())
@@ -242,7 +307,7 @@ def _expectation(
     ]
     if prior is not None:
         columns.append(x * slopes[..., 0] + y * slopes[..., 1])
-    gradients = np.stack(columns).reshape(len(columns), -1)
+    gradients = np.concatenate(columns).reshape(len(columns), -1)
     weighted = gradients * (density / total * stiffness).ravel()
     information = weighted @ gradients.T
     pull = weighted @ errors.ravel()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alberti.geometry.manhattan import FocalPrior, Triad, find_candidates, points_to_directions
+from alberti.geometry.manhattan import FocalPrior, Triad, find_candidates, measure_direction, points_to_directions
 from alberti.geometry.segment_likelihood import SegmentModel
 from alberti.geometry.upright import Upright
 
@@ -77,7 +77,7 @@ def distinct_lines(model: SegmentModel) -> np.ndarray:
     distance = np.abs(normals @ model.middles.T + model.lines[:, 2:])
     same = (distance < _ONE_LINE) & (np.abs(normals @ normals.T) > np.cos(np.radians(2.0)))
     kept = np.ones(len(model), dtype=bool)
-    for index in range(len(model)):
+    for index in np.flatnonzero(np.triu(same, 1).any(axis=1)):
         if kept[index]:
             kept[index + 1 :] &= ~same[index, index + 1 :]
     return np.flatnonzero(kept)
@@ -223,26 +223,8 @@ def _refined(model: SegmentModel, lines: SegmentModel, point: np.ndarray, focal:
 
 def refine_point(model: SegmentModel, point: np.ndarray, focal: float) -> tuple[np.ndarray, float]:
     """Maximum likelihood of one point, robust; and its expected angular error in degrees."""
-    direction = points_to_directions(point, focal)
-    scale = np.array([focal, focal, 1.0])
-    information = np.eye(2)
-    for _ in range(10):
-        axis = np.eye(3)[np.abs(direction).argmin()]
-        one = np.cross(direction, axis)
-        one /= np.linalg.norm(one)
-        basis = np.stack([one, np.cross(direction, one)])
-        errors, slopes = model.errors(direction[None], focal)
-        error, gradient = errors[0], slopes[0] @ basis.T
-        likelihood, stiffness = model.density(error)
-        weight = stiffness * likelihood / (likelihood + 1 / np.pi)
-        information = (gradient * weight[:, None]).T @ gradient + 1e-6 * np.eye(2)
-        step = -np.linalg.solve(information, (gradient * weight[:, None]).T @ error)
-        step *= min(1.0, 0.1 / max(float(np.abs(step).max()), 1e-12))
-        direction = direction + step @ basis
-        direction /= np.linalg.norm(direction)
-        if np.abs(step).max() < 1e-7:
-            break
-    refined = direction * scale
+    direction, _, information = measure_direction(model, points_to_directions(point, focal), focal, 1 / np.pi)
+    refined = direction * [focal, focal, 1.0]
     spread = float(np.degrees(np.sqrt(np.trace(np.linalg.inv(information)))))
     return refined / np.linalg.norm(refined), spread
 

@@ -96,50 +96,67 @@ class SegmentModel:
             errors (M, N), and normals n (M, N, 3) with which a change of the direction d by dd and of the focal length by
             d log f changes the error by n . dd + (n_x d_x + n_y d_y) d log f.
         """
-        scale = np.array([focal, focal, 1.0])
-        points = directions * scale
-        towards = points[:, None, :2] - points[:, None, 2:] * self.middles
-        distance = np.sqrt(np.maximum((towards**2).sum(axis=2), 1e-10))
-        errors = points @ self.lines.T / distance
+        across, depth = directions[:, :2] * focal, directions[:, 2:]
+        (x, y), (line_x, line_y, line_z) = self.middles.T, self.lines.T
+        towards_x = across[:, :1] - depth * x
+        towards_y = across[:, 1:] - depth * y
+        distance = 1 / np.sqrt(np.maximum(towards_x * towards_x + towards_y * towards_y, 1e-10))
+        errors = (across @ self.lines[:, :2].T + depth * line_z) * distance
         # The error is l . v / |t| with t = v_xy - w m; both its factors change with v.
-        turn = (errors / distance)[..., None] * towards
-        slopes = np.empty((*errors.shape, 3))
-        slopes[..., :2] = self.lines[:, :2] - turn
-        slopes[..., 2] = self.lines[:, 2] + (turn * self.middles).sum(axis=2)
-        slopes *= scale / distance[..., None]
-        return errors, slopes
+        turn = errors * distance
+        turn_x, turn_y = turn * towards_x, turn * towards_y
+        slopes = np.empty((3, *errors.shape))
+        np.multiply(line_x - turn_x, focal * distance, out=slopes[0])
+        np.multiply(line_y - turn_y, focal * distance, out=slopes[1])
+        np.multiply(line_z + turn_x * x + turn_y * y, distance, out=slopes[2])
+        return errors, np.moveaxis(slopes, 0, 2)
 
     def squared_distances(self, points: np.ndarray) -> np.ndarray:
         """|v_xy - w m|^2: (M, 3) -> (M, N), never zero."""
         x, y, w = points.T
         terms = np.stack([x * x + y * y, -2 * w * x, -2 * w * y, w * w], axis=1)
         middles = np.concatenate([np.ones((len(self), 1)), self.middles, (self.middles**2).sum(axis=1, keepdims=True)], axis=1)
-        return np.maximum(terms @ middles.T.astype(points.dtype), 1e-10)
+        distances = terms @ middles.T.astype(points.dtype)
+        return np.maximum(distances, 1e-10, out=distances)
 
-    def supports(self, points: np.ndarray) -> np.ndarray:
-        """A truncated quadratic of every error, for the search: (M, 3) -> (M, N) in [0, 1], float32."""
+    def squared_sines(self, points: np.ndarray) -> np.ndarray:
+        """Squares of :meth:`sines`, for the search: (M, 3) -> (M, N) float32."""
         points = points.astype(np.float32)
-        error = points @ (self.lines / (SEARCH_GATE * self.sigma)[:, None]).T.astype(np.float32)
-        error *= error
-        error /= self.squared_distances(points)
-        np.minimum(error, 1.0, out=error)
-        return 1.0 - error
+        squares = points @ self.lines.T.astype(np.float32)
+        squares *= squares
+        squares /= self.squared_distances(points)
+        return squares
 
-    def support(self, points: np.ndarray) -> np.ndarray:
-        """The sum of :meth:`supports`, weighted by how much each segment says: (M, 3) -> (M,)."""
-        return self.supports(points) @ self.information.astype(np.float32)
+    def supports(self, points: np.ndarray, squares: np.ndarray | None = None) -> np.ndarray:
+        """A truncated quadratic of every error, for the search: (M, 3) -> (M, N) in [0, 1], float32.
+
+        Args:
+            squares: of the points' sines where they are known already; they do not depend on the noise.
+        """
+        squares = self.squared_sines(points) if squares is None else squares
+        support = squares * (1 / (SEARCH_GATE * self.sigma) ** 2).astype(np.float32)
+        np.minimum(support, 1.0, out=support)
+        return np.subtract(1.0, support, out=support)
 
     def density(self, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probability density of (M, N) sines under their points, and its stiffness -d log p / de / e.
 
         A scale mixture: most segments are as precise as their length says, some lie on what is nearly parallel only.
         """
-        narrow = -0.5 * (errors / self.sigma) ** 2
-        tight = (1 - WIDE_SHARE) / (np.sqrt(2 * np.pi) * self.sigma) * np.exp(narrow)
-        wide = WIDE_SHARE / (np.sqrt(2 * np.pi) * WIDE * self.sigma) * np.exp(narrow / WIDE**2)
+        peak = 1 / (np.sqrt(2 * np.pi) * self.sigma)
+        narrow = errors * (np.sqrt(0.5) / self.sigma)
+        narrow *= -narrow
+        tight = np.exp(narrow)
+        tight *= (1 - WIDE_SHARE) * peak
+        narrow /= WIDE**2
+        wide = np.exp(narrow, out=narrow)
+        wide *= WIDE_SHARE / WIDE * peak
         density = tight + wide
-        stiffness = (tight + wide / WIDE**2) / (np.maximum(density, 1e-300) * self.sigma**2)
-        return density, stiffness
+        wide /= WIDE**2
+        tight += wide
+        tight /= np.maximum(density, 1e-300)
+        tight /= self.sigma**2
+        return density, tight
 
     @property
     def is_photograph(self) -> bool:

@@ -30,8 +30,8 @@ _PAIRED = 14
 _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
-_STARTS = 4
-_SEARCHED, _USED = 160, 300
+_STARTS = 3
+_SEARCHED, _USED = 120, 300
 """So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
 _BELIEF = 2.0
@@ -192,22 +192,21 @@ def scan(model: SegmentModel, down: np.ndarray, focal: float, most: int) -> Upri
 
 def refine(model: SegmentModel, start: Upright, prior: FocalPrior, iterations: int) -> Upright:
     """Maximum likelihood (EM, Gauss-Newton) of down, azimuths and focal length, which its prior and level cameras draw on."""
-    now, best = start, None
+    now, best, known = start, None, np.eye(4)
     for step_index in range(iterations + 1):
         score, information, pull, weights = _expectation(model, now, prior)
-        covariance = DISPERSION * np.linalg.inv(information)
-        now = replace(now, score=score, gain=_gain(now, score, prior), covariance=covariance, weights=weights)
+        now = replace(now, score=score, gain=_gain(now, score, prior), weights=weights)
         if best is None or now.gain >= best.gain:
-            best = now
+            best, known = now, information
         if step_index == iterations:
             break
         step = -np.linalg.solve(information, pull)
         step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
         now = _moved(now, step)
-        if np.abs(step).max() < 3e-5:
+        if np.abs(step).max() < 2e-4:
             break
     assert best is not None
-    return best
+    return replace(best, covariance=DISPERSION * np.linalg.inv(known))
 
 
 def _moved(now: Upright, step: np.ndarray) -> Upright:
@@ -236,10 +235,11 @@ def _expectation(model: SegmentModel, now: Upright, prior: FocalPrior) -> tuple[
         x * slopes[..., 0] + y * slopes[..., 1],
     ]
     count = int(now.families.max()) + 1 if len(now.families) else 0
-    turned = (slopes * now.level_slopes()[:, None]).sum(axis=2)
+    along = now.level_slopes().T[..., None]
+    turned = along[0] * slopes[..., 0] + along[1] * slopes[..., 1] + along[2] * slopes[..., 2]
     for family in range(count):
         columns.append(turned * np.concatenate([[0.0], now.families == family])[:, None])
-    gradients = np.stack(columns).reshape(len(columns), -1)
+    gradients = np.concatenate(columns).reshape(len(columns), -1)
     weighted = gradients * (share * stiffness).ravel()
     information = weighted @ gradients.T
     pull = weighted @ errors.ravel()
@@ -260,7 +260,7 @@ def _roll(down: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Of the roll's log prior, the negative's slope and stiffness, and the roll's slope along the rotation vector (3,)."""
     roll = math.atan2(-down[0], down[1])
     across = max(down[0] ** 2 + down[1] ** 2, 1e-9)
-    slope = np.cross(down, np.array([-down[1], down[0], 0.0]) / across)
+    slope = np.array([-down[2] * down[0], -down[2] * down[1], across]) / across
     stiffness = (_FREEDOM + 1) / (_FREEDOM * _ROLL**2 + roll**2)
     return stiffness * roll, stiffness, slope
 
@@ -339,11 +339,11 @@ def find_upright(
     searched = model.take(np.arange(min(len(model), _SEARCHED)))
     wide = searched.with_noise(SEARCH_NOISE[0])
     starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, prior.values()[1:-1], prior)]
-    worlds = [refine(searched, start, prior, 3) for start in starts]
-    worlds += [refine(searched, from_triad(triad), prior, 3) for triad in triads]
+    worlds = [refine(searched, start, prior, 2) for start in starts]
+    worlds += [refine(searched, from_triad(triad), prior, 2) for triad in triads]
     if not worlds:
         return None
     for best in sorted(worlds, key=lambda world: -world.preference)[:2]:
-        worlds += [refine(searched, pair, prior, 3) for pair in tied(best)]
+        worlds += [refine(searched, pair, prior, 2) for pair in tied(best)]
     best = max(worlds, key=lambda world: world.preference)
-    return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 20)
+    return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 8)

@@ -22,6 +22,8 @@ _TRUSTED_LENGTH = 0.035
 _ENOUGH = 80
 _FOCAL_KNOWN = 0.25
 """A focal length is given out if the standard deviation of its logarithm is below this."""
+_GIVEN = 1e-3
+"""The same of a focal length that is given."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def estimate_vanishing_points(
     if max_points < 1:
         raise DataError(f"max_points: expected at least 1, got {max_points}")
     frame = _frame(width, height, camera, principal_point)
-    longest = _longest(segments, width, height, camera is None)
+    longest = _longest(segments, width, height)
     model = SegmentModel.from_segments(longest, frame, pixel=max(1.0, max(width, height) / 2048))
     focal = None if camera is None else camera.fx / frame.scale
     prior = FocalPrior.for_size(width, height)
@@ -114,8 +116,11 @@ def estimate_vanishing_points(
     triad, model = find_triad(model, candidates, focal=focal, prior=prior)
     if triad is None:
         return _describe(segments, frame, [], None, focal)
-    world = None if camera is not None else find_upright(model, candidates, [triad], prior=prior)
-    found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
+    if focal is None:
+        world = find_upright(model, candidates, [triad], prior=prior)
+        found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
+    else:
+        found, view = _known_camera_points(model, candidates, triad, focal)
     if not found:
         found = lone_point(model, triad)
     if found:
@@ -135,15 +140,10 @@ def _check_segments(segments: np.ndarray) -> np.ndarray:
     return segments
 
 
-def _longest(segments: np.ndarray, width: int, height: int, wary: bool) -> np.ndarray:
-    """The segments longest first; if ``wary``, without the shortest where others are enough.
-
-    Short segments lean to the pixel grid: harmless with a known focal length, but they pull an unknown one.
-    """
+def _longest(segments: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The segments longest first, without the shortest where others are enough: those lean to the pixel grid."""
     lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
     order = np.argsort(-lengths, kind="stable")
-    if not wary:
-        return segments[order]
     enough = int((lengths >= _TRUSTED_LENGTH * math.sqrt(width * height)).sum())
     return segments[order[: max(enough, _ENOUGH)]]
 
@@ -185,6 +185,20 @@ def _triad_points(model: SegmentModel, triad: Triad, focal: float | None) -> tup
     found, trusted = check_triad(model, triad, focal_known=focal is not None)
     spread = 0.0 if focal is not None else float(np.sqrt(triad.covariance[3, 3]))
     return found, _View(triad.rotation[:, triad.upright], triad.focal, spread) if trusted else None
+
+
+def _known_camera_points(
+    model: SegmentModel, candidates: np.ndarray, triad: Triad, focal: float
+) -> tuple[list[FoundPoint], _View | None]:
+    """The triad where it explains the picture; where it does not, streets at other angles if they explain it better."""
+    found, view = _triad_points(model, triad, focal)
+    if view is not None and not further_points(model, found, focal, 1):
+        return found, view
+    world = find_upright(model, candidates, [triad], prior=FocalPrior(median=focal, sigma=_GIVEN, grid=3))
+    if world is None or (world.manhattan and view is not None):
+        return found, view
+    others, seen = _upright_points(model, world)
+    return (others, seen) if seen is not None else (found, view)
 
 
 def _upright_points(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint], _View | None]:

@@ -6,6 +6,8 @@ from synthetic_lines import rotation, segments_towards, true_points
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
+from alberti.geometry.manhattan import Triad, balance, refine
+from alberti.geometry.segment_likelihood import NOISE_LEVELS, Frame, SegmentModel
 from alberti.geometry.vanishing_points import (
     angles_between_points,
     assign_segments,
@@ -225,3 +227,56 @@ def test_pixels_that_are_not_square() -> None:
     assert angles_between_points(points, found.points, camera).min(axis=1).max() < 0.3
     assert found.pitch == pytest.approx(8, abs=0.3)
     assert found.roll == pytest.approx(2, abs=0.3)
+
+
+@pytest.mark.parametrize("view", [(0, 4, 0), (25, -8, 3), (-40, 12, -2)])
+def test_a_known_camera_sees_streets_at_odd_angles(view: tuple[float, float, float]) -> None:
+    """No two of the horizontal directions are at right angles; all lie on the horizon that is found."""
+    world, angle = rotation(*view), np.radians([10.0, 50.0, 125.0])
+    level = np.stack([np.sin(angle), np.zeros(3), np.cos(angle)], axis=1)
+    points = directions_to_vanishing_points(np.concatenate([[[0.0, 1.0, 0.0]], level]) @ world.T, CAMERA)
+    segments = segments_towards(points, CAMERA, 25, np.random.default_rng(3), noise=0.3, outliers=40)
+    found = estimate_vanishing_points(segments, 640, 480, camera=CAMERA)
+    assert angles_between_points(points, found.points, CAMERA).min(axis=1).max() < 1
+    assert found.focal == pytest.approx(600)
+    assert found.pitch == pytest.approx(view[1], abs=0.5)
+    assert found.roll == pytest.approx(view[2], abs=0.5)
+
+
+def test_ten_segments_count_like_a_hundred_where_those_err_together() -> None:
+    """One direction is off by a degree as a whole: the rotation does not go all of the way with it."""
+    world = rotation(30, 5, 0)
+    off = world @ rotation(1, 0, 0)
+    generator = np.random.default_rng(9)
+    points = true_points(CAMERA, world)
+    many = segments_towards(true_points(CAMERA, off)[2:], CAMERA, 150, generator, noise=0.3)
+    few = segments_towards(points[:2], CAMERA, 25, generator, noise=0.3)
+    segments = np.concatenate([many, few])
+    model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0), noise=NOISE_LEVELS[2])
+    start = refine(model, world, 600 / 320, None, 20)
+
+    def yaw(triad: Triad) -> float:
+        """Degrees that the triad is turned from the true one."""
+        return float(np.degrees(np.arccos(np.clip(triad.rotation[:, 0] @ world[:, 0], -1, 1))))
+
+    assert yaw(balance(model, start, np.radians(2.0))) < 0.75 * yaw(start)
+    assert yaw(balance(model, start, 0.0)) == pytest.approx(yaw(start), abs=0.05)
+
+
+@pytest.mark.parametrize("camera", [CAMERA, None])
+def test_confidence_is_the_share_of_points_within_two_degrees(camera: Camera | None) -> None:
+    """From few and noisy segments: what is said is never too sure by over 0.05, nor too modest by over 0.15."""
+    confidence, near = [], []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        view = (generator.uniform(-45, 45), generator.uniform(-12, 12), generator.uniform(-3, 3))
+        points = true_points(CAMERA, rotation(*view))
+        counts = generator.integers(6, 25, 3)
+        parts = [segments_towards(points[k : k + 1], CAMERA, counts[k], generator, noise=0.8) for k in range(3)]
+        rest = segments_towards(np.zeros((0, 3)), CAMERA, 0, generator, outliers=25)
+        found = estimate_vanishing_points(np.concatenate([*parts, rest]), 640, 480, camera=camera)
+        if len(found.points):
+            confidence += found.confidence.tolist()
+            near += (angles_between_points(found.points, points, CAMERA).min(axis=1) < 2).tolist()
+    assert len(near) > 80
+    assert -0.05 < np.mean(near) - np.mean(confidence) < 0.15
