@@ -1,6 +1,6 @@
 """Every param with its default and what it means, from the schema: docs/params.md.
 
-python -m pipeline.reference        # write it anew after a change of the schema
+    python -m pipeline.reference        # run it after a change of the schema
 """
 
 import argparse

@@ -64,13 +64,13 @@ def run_stage(
 def _parser(description: str | None, named: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", default="params.yaml", help="params file (default: params.yaml)")
-    parser.add_argument("--root", default=".", help="folder of the run: what stages read of each other and write (default: .)")
-    parser.add_argument("--project", default=".", help="where pretrained/ and relative paths of params begin (default: .)")
+    parser.add_argument("--root", default=".", help="folder of the run, where stages read and write (default: .)")
+    parser.add_argument("--project", default=".", help="folder that relative paths in params start from (default: .)")
     if named:
         parser.add_argument(
             "--name",
             required=True,
-            help="the instance: what stands behind the @ in `dvc stage list`; with one seed its number may be left out",
+            help="the instance: what follows the @ in `dvc stage list`; with one seed the seed's number can be left out",
         )
     return parser
 
