@@ -24,7 +24,7 @@ COMMANDS = {
 }
 
 
-def _load(name: str) -> Callable[..., Any]:
+def load_command(name: str) -> Callable[..., Any]:
     """The function behind a command, or its group: in ``alberti.commands``, or brought by another package's entry point.
 
     ``doctor`` comes that way, because it belongs to the pipeline, which the library does not import.
@@ -66,7 +66,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.callback()(_about)
     for name, summary in COMMANDS.items():
         if name in arguments:
-            loaded = _load(name)
+            loaded = load_command(name)
             if isinstance(loaded, typer.Typer):
                 app.add_typer(loaded, name=name)
             else:

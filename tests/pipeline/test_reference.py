@@ -1,7 +1,8 @@
-"""docs/params.md says what the schema says."""
+"""docs/params.md says what the schema says, and docs/commands.md what the commands do."""
 
 from pathlib import Path
 
+from pipeline.command_reference import command_reference
 from pipeline.reference import reference
 
 
@@ -28,4 +29,15 @@ def test_every_param_is_described() -> None:
     """If this fails: write a string behind the field, with its unit."""
     rows = [line for line in reference().splitlines() if line.startswith("| `")]
     assert len(rows) > 200
+    assert not [row for row in rows if not row.removesuffix(" |").rsplit("|", 1)[-1].strip()]
+
+
+def test_the_commands_are_in_step(project: Path) -> None:
+    """If this fails: `python -m pipeline.reference`."""
+    assert (project / "docs" / "commands.md").read_text(encoding="utf-8") == command_reference()
+
+
+def test_every_option_is_described() -> None:
+    rows = [line for line in command_reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 100
     assert not [row for row in rows if not row.removesuffix(" |").rsplit("|", 1)[-1].strip()]
