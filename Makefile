@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test smoke lint params install clean
+.PHONY: repro test smoke lint params docs install clean
 
 repro: $(STAMP)
 	dvc repro
@@ -25,6 +25,10 @@ lint: $(STAMP)
 params: $(STAMP)
 	python -m pipeline.profiles
 	python -m pipeline.reference
+
+# the documentation as a site, in site/
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 install: $(STAMP)
 
