@@ -8,8 +8,8 @@ from pipeline.profiles import PROJECT
 
 _INTRO = """# Links
 
-Addresses outside of this project that its pages name, written by `python -m pipeline.reference`. Links within the project are checked
-by the tests; these are not, for tests need no network.
+Addresses outside of this project that its pages name, written by `python -m pipeline.reference`. Links within the project
+are checked by the tests; these are not, because tests need no network.
 
 | address | pages |
 |---|---|

@@ -1,14 +1,11 @@
 """The documentation builds without a warning, loads nothing from elsewhere, and its links lead somewhere."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 

@@ -1,7 +1,7 @@
 """What MkDocs does beyond mkdocs.yml: files outside of docs/ that pages link to become part of the site.
 
-Pages say `../conf/profile/paper.yaml`, as a reader of the repository expects. Markdown files among them become pages, all others
-are copied as they are. A link to a file that is not there stays as it is, and the strict build refuses it.
+Pages say `../conf/profile/paper.yaml`, as a reader of the repository expects. Markdown files among them become pages, all
+others are copied as they are. A link to a file that is not there stays as it is, and the strict build refuses it.
 """
 
 import os
