@@ -1,18 +1,28 @@
-"""What guidance and the constraint cost at real size, with random weights, on a GPU. Prints JSON, a part at a time.
+"""What guidance and the constraint cost at real size, with random weights, on a GPU. Prints JSON, each figure when it is known.
 
-    python benchmarks/guidance_sizes.py [--parts sdxl flux lora] [--pixels 1024] [--steps 6] [--budget 480]
+    python benchmarks/guidance_sizes.py [--parts attention sdxl flux lora] [--sdpa auto] [--pixels 1024] [--budget 480]
     python benchmarks/guidance_sizes.py --tiny --device cpu --pixels 64      # the same calls, very small, to rehearse
 
-sdxl: Stable Diffusion XL with a depth ControlNet, classifier-free guidance; flux: FLUX.1-Depth. Each through diffusers' own
-pipeline, seconds a step unguided and guided: with the VAE's decoder, with a tiny one, through the decoder alone. lora: one
-training step of FLUX.1-Depth with adapters, without and with the constraint, through its VAE's decoder and through a tiny one.
-Seconds are medians; memory is the peak that torch reserved for tensors, in GiB.
+attention: whether each attention kernel of torch, and our kernels of the perspective loss, are right at FLUX's size, forwards
+and backwards; ``--sdpa auto`` then takes torch's own choice if that is right, else the fastest that is. sdxl: Stable Diffusion
+XL with a depth ControlNet, classifier-free guidance; flux: FLUX.1-Depth. Each through diffusers' own pipeline, seconds a step
+unguided and guided: with the VAE's decoder, with a tiny one, through the decoder alone. lora: one training step of FLUX.1-Depth
+with adapters, without and with the constraint, through its VAE's decoder and through a tiny one. Seconds are medians; memory is
+the peak of tensors and of what torch reserved for them, in GiB.
+
+Each part runs in a process of its own. One that dies runs once more under CUDA_LAUNCH_BLOCKING=1, where the trace names the
+operation at fault, and the others go on.
 """
 
 import argparse
 import itertools
 import json
+import math
+import os
 import statistics
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,12 +36,18 @@ from alberti.diffusion.config import FinetuneConfig
 from alberti.diffusion.constrained import ConstraintTerm
 from alberti.diffusion.lora import add_lora
 from alberti.diffusion.objective import denoising_loss, predict_x0
+from alberti.errors import AlbertiError
 from alberti.families.adapters import family_of
 from alberti.families.denoisers import FamilyDenoiser
 from alberti.families.model import PipelineModel
 from alberti.guidance import VanishingGuidance
+from alberti.losses.perspective import perspective_loss, torch_loss
 
 BATCH = 1
+PARTS = ("attention", "sdxl", "flux", "lora")
+KERNELS = ("flash", "efficient", "cudnn")
+ALLOWED_ERROR = 0.05
+"""Relative error of an attention kernel in bfloat16, against float32, up to which it counts as right."""
 
 
 @contextmanager
@@ -44,6 +60,25 @@ def on(options: argparse.Namespace) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+@torch.no_grad()
+def draw_weights(network: Any, blocks: int) -> Any:
+    """Random weights as a transformer starts its training: N(0, 0.02), those that end a residual smaller by the depth.
+
+    All that the network holds is written here, whatever its constructors left: no element is uninitialised.
+    """
+    for name, value in network.named_parameters():
+        if value.ndim < 2:
+            value.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            continue
+        ends = name.endswith(("to_out.0.weight", "to_add_out.weight", "ff.net.2.weight", "ff_context.net.2.weight"))
+        ends = ends or ("single_transformer_blocks" in name and name.endswith("proj_out.weight"))
+        value.normal_(0.0, 0.02 / math.sqrt(2 * blocks) if ends else 0.02)
+    for name, value in itertools.chain(network.named_parameters(), network.named_buffers()):
+        if not value.isfinite().all():
+            raise SystemExit(f"{name}: not finite after it was drawn")
+    return network
 
 
 def dtype_of(options: argparse.Namespace) -> torch.dtype:
@@ -125,6 +160,7 @@ def flux(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
             axes_dims_rope=(8, 12, 12) if tiny else (16, 56, 56),
             guidance_embeds=True,
         ).eval()
+        draw_weights(transformer, 2 if tiny else 57)
         settings = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False}
         decoder, small = vae(options, 16, **settings), tiny_vae(options, 16)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
@@ -170,9 +206,107 @@ def measured(options: argparse.Namespace, work: Callable[[], float]) -> dict[str
         found: dict[str, Any] = {"seconds": round(work(), 4)}
     except torch.OutOfMemoryError:
         found = {"seconds": None, "out_of_memory": True}
+    except AlbertiError as error:
+        found = {"seconds": None, "error": str(error)}
     if cuda:
         found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        found["reserved_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
     return found
+
+
+def tell(part: str, name: str, found: Any) -> None:
+    """One line of JSON, at once; the parent collects them."""
+    print(json.dumps({"part": part, "name": name, "found": found}), flush=True)
+
+
+def use_kernel(name: str) -> None:
+    """Have attention on GPUs computed by one of ``KERNELS``, or "math"; what it cannot do is done by "math". "default": torch
+    chooses.
+    """
+    if name == "default":
+        return
+    torch.backends.cuda.enable_flash_sdp(name == "flash")
+    torch.backends.cuda.enable_mem_efficient_sdp(name == "efficient")
+    torch.backends.cuda.enable_cudnn_sdp(name == "cudnn")
+    torch.backends.cuda.enable_math_sdp(True)
+
+
+def attention(options: argparse.Namespace) -> None:
+    """Each attention kernel, and the kernels of the perspective loss, against plain float32 at FLUX's size."""
+    tell("attention", "perspective loss", loss_kernels(options))
+    heads, width = (2, 32) if options.tiny else (24, 128)
+    tokens = (options.pixels // 16) ** 2 + (32 if options.tiny else 512)
+    draw = {"generator": torch.Generator(options.device).manual_seed(0), "device": options.device, "dtype": dtype_of(options)}
+    inputs = [torch.randn(BATCH, tokens, heads, width, **draw) for _ in range(3)]
+    slope = torch.randn(BATCH, tokens, heads, width, **draw)
+    use_kernel("math")
+    exact = attended([value.float() for value in inputs], slope.float())
+    for name in (*(KERNELS if options.device != "cpu" else ()), "default"):  # what may kill the process comes last
+        if name == "default":
+            for enable in ("flash", "mem_efficient", "cudnn"):
+                getattr(torch.backends.cuda, f"enable_{enable}_sdp")(True)
+        use_kernel(name)
+        start, found = 0.0, []
+        for _ in range(3):
+            synchronise(options)
+            start = time.perf_counter()
+            found = attended(inputs, slope)
+            synchronise(options)
+        seconds = time.perf_counter() - start
+        errors = [relative_error(value, wanted) for value, wanted in zip(found, exact, strict=True)]
+        right = all(error <= ALLOWED_ERROR for error in errors)
+        named = dict(zip(("forward", "by_query", "by_key", "by_value"), errors, strict=True))
+        tell("attention", name, {"right": right, "seconds": round(seconds, 5), "relative_error": named, "tokens": tokens})
+
+
+def attended(inputs: list[Tensor], slope: Tensor) -> list[Tensor]:
+    """Attention among tokens (B, T, heads, D) laid out as diffusers has them, and its gradients by query, key and value."""
+    leaves = [value.clone().requires_grad_() for value in inputs]
+    query, key, value = (leaf.permute(0, 2, 1, 3) for leaf in leaves)
+    result = torch.nn.functional.scaled_dot_product_attention(query, key, value).permute(0, 2, 1, 3)
+    return [result.detach(), *torch.autograd.grad(result, leaves, slope)]
+
+
+def relative_error(value: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference over that of what is wanted; infinite where a number is not finite."""
+    if not value.isfinite().all():
+        return math.inf
+    return float(f"{float((value.float() - wanted).norm() / wanted.norm()):.2e}")
+
+
+def loss_kernels(options: argparse.Namespace) -> dict[str, Any]:
+    """The perspective loss and its gradient as they are computed here, against PyTorch's operations alone."""
+    draw = {"generator": torch.Generator(options.device).manual_seed(0), "device": options.device}
+    shape = (2, 3, options.pixels, options.pixels)
+    pred, target = torch.rand(shape, **draw).requires_grad_(), torch.rand(shape, **draw)
+    where = torch.tensor([points(options.pixels)] * 2, device=options.device)
+    found, wanted = perspective_loss(pred, target, where), torch_loss(pred, target, where, num_lines=1000)
+    slopes = [torch.autograd.grad(each.sum(), pred)[0] for each in (found, wanted)]
+    return {"relative_error": relative_error(found.detach(), wanted.detach()), "of_gradient": relative_error(*slopes)}
+
+
+def first_not_finite(pipe: Any, call: dict[str, Any]) -> dict[str, Any]:
+    """Of one unguided step: the largest value that any part of the denoiser gives, or the part whose answer is not finite."""
+    largest: dict[str, float] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            for each in output if isinstance(output, tuple) else (output,):
+                if isinstance(each, Tensor):
+                    value = float(each.abs().max()) if each.isfinite().all() else math.inf
+                    largest[name] = max(largest.get(name, 0.0), value)
+
+        return hook
+
+    network = pipe.transformer
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name.count(".") <= 2]
+    try:
+        pipe(**call, num_inference_steps=1, output_type="latent", generator=torch.Generator().manual_seed(0))
+    finally:
+        for handle in handles:
+            handle.remove()
+    bad = [name for name, value in largest.items() if math.isinf(value)]
+    return {"first": bad[0]} if bad else {"first": None, "largest": round(max(largest.values()), 3)}
 
 
 def step_seconds(options: argparse.Namespace, pipe: Any, call: dict[str, Any], guide: VanishingGuidance | None) -> float:
@@ -200,10 +334,13 @@ def synchronise(options: argparse.Namespace) -> None:
         torch.cuda.synchronize()
 
 
-def guided(options: argparse.Namespace, made: tuple[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+def guided(options: argparse.Namespace, part: str, made: tuple[Any, Any, dict[str, Any]]) -> None:
     """A step of a pipeline, unguided and guided in several ways, and what it costs over the unguided one."""
     pipe, small, call = made
     pipe.set_progress_bar_config(disable=True)
+    tell(part, "parameters", parameters(pipe))
+    if part == "flux":
+        tell(part, "not finite", first_not_finite(pipe, call))
     always = {"alpha_min": 0.0}
     guides = {
         "plain": None,
@@ -212,14 +349,13 @@ def guided(options: argparse.Namespace, made: tuple[Any, Any, dict[str, Any]]) -
         "guided through the decoder alone": VanishingGuidance(points(options.pixels), through="decoder", **always),
         "guided, activations kept": VanishingGuidance(points(options.pixels), checkpointing=False, **always),
     }
-    found: dict[str, Any] = {"parameters": parameters(pipe)}
+    plain = None
     for name, guide in guides.items():
-        found[name] = measured(options, lambda guide=guide: step_seconds(options, pipe, call, guide))
-        seconds = found[name]["seconds"]
-        if seconds is not None and found["plain"]["seconds"]:
-            found[name]["over_plain"] = round(seconds / found["plain"]["seconds"], 2)
-        print(json.dumps({name: found[name]}), flush=True)
-    return found
+        found = measured(options, lambda guide=guide: step_seconds(options, pipe, call, guide))
+        plain = found["seconds"] if name == "plain" else plain
+        if found["seconds"] is not None and plain:
+            found["over_plain"] = round(found["seconds"] / plain, 2)
+        tell(part, name, found)
 
 
 def parameters(pipe: Any) -> dict[str, int]:
@@ -227,7 +363,7 @@ def parameters(pipe: Any) -> dict[str, int]:
     return {name: sum(value.numel() for value in module.parameters()) for name, module in networks.items()}
 
 
-def lora(options: argparse.Namespace, made: tuple[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+def lora(options: argparse.Namespace, made: tuple[Any, Any, dict[str, Any]]) -> None:
     """Training steps of FLUX.1-Depth with adapters of rank 16: unconstrained, and constrained through either decoder."""
     pipe, small, call = made
     model = PipelineModel(pipe, tiny_decoder=small)
@@ -240,15 +376,15 @@ def lora(options: argparse.Namespace, made: tuple[Any, Any, dict[str, Any]]) -> 
     shapes = {"text": tuple(call["prompt_embeds"].shape[1:]), "pooled": tuple(call["pooled_prompt_embeds"].shape[1:])}
     denoiser = FamilyDenoiser(family_of(pipe), pipe, shapes, model.guidance).to(options.device)
     trained = [value for value in denoiser.parameters() if value.requires_grad]
-    found: dict[str, Any] = {"trained_parameters": sum(value.numel() for value in trained), "rank": 16}
+    tell("lora", "adapters", {"trained_parameters": sum(value.numel() for value in trained), "rank": 16})
+    plain = None
     for name, decoder in (("unconstrained", None), ("constrained", "full"), ("constrained, tiny decoder", "tiny")):
         step = training_step(options, model, denoiser, trained, call, decoder)
-        found[name] = measured(options, lambda step=step: repeated(options, step))
-        seconds, plain = found[name]["seconds"], found["unconstrained"]["seconds"]
-        if seconds is not None and plain:
-            found[name]["over_unconstrained"] = round(seconds / plain, 2)
-        print(json.dumps({name: found[name]}), flush=True)
-    return found
+        found = measured(options, lambda step=step: repeated(options, step))
+        plain = found["seconds"] if decoder is None else plain
+        if found["seconds"] is not None and plain:
+            found["over_unconstrained"] = round(found["seconds"] / plain, 2)
+        tell("lora", name, found)
 
 
 def training_step(
@@ -278,6 +414,7 @@ def training_step(
     times = torch.full((BATCH,), 400)
     level = schedule.alpha_bar(times).to(device)
     model_times = schedule.model_timesteps(times).to(device)
+    checked: list[bool] = []
 
     def step() -> None:
         x_t = schedule.add_noise(x0, noise, level)
@@ -288,6 +425,10 @@ def training_step(
                 estimate = predict_x0(prediction, x_t, level, schedule.prediction_type)
                 loss = loss + 0.01 * term(estimate, images, where, level)
         loss.mean().backward()
+        if not checked:  # once, for it waits for the GPU
+            checked.append(all(bool(value.grad.isfinite().all()) for value in trained if value.grad is not None))
+            if not checked[0]:
+                raise AlbertiError("the gradient of an adapter is not finite")
         optimizer.step()
         optimizer.zero_grad()
 
@@ -306,32 +447,86 @@ def repeated(options: argparse.Namespace, step: Callable[[], None]) -> float:
     return statistics.median(seconds[1:])
 
 
+def run_part(options: argparse.Namespace, part: str) -> None:
+    """One part, in this process."""
+    use_kernel(options.sdpa)
+    if part == "attention":
+        attention(options)
+    elif part == "lora":
+        lora(options, flux(options))
+    else:
+        guided(options, part, sdxl(options) if part == "sdxl" else flux(options))
+
+
+def start_part(options: argparse.Namespace, part: str, kernel: str, seconds: float, blocking: bool) -> tuple[list[Any], str]:
+    """One part in a process of its own: (what it told, what it died of or "")."""
+    command = [sys.executable, __file__, "--inside", part, "--sdpa", kernel, "--device", options.device]
+    command += ["--pixels", str(options.pixels), "--steps", str(2 if blocking else options.steps)]
+    command += ["--tiny"] if options.tiny else []
+    environment = {**os.environ, **({"CUDA_LAUNCH_BLOCKING": "1"} if blocking else {})}
+    told: list[Any] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        complaints: list[str] = []
+        reader = threading.Thread(target=complaints.extend, args=(process.stderr,))
+        killer = threading.Timer(seconds, process.kill)
+        reader.start()
+        killer.start()
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.startswith('{"part"'):
+                told.append(json.loads(line))
+        code = process.wait()
+        out_of_time = not killer.is_alive()
+        killer.cancel()
+        reader.join()
+    if code == 0:
+        return told, ""
+    return told, f"out of time after {seconds:.0f} s" if out_of_time else "".join(complaints)[-3000:]
+
+
+def chosen_kernel(told: list[Any]) -> str:
+    """torch's own choice if it is right, else the fastest kernel that is, else plain operations."""
+    right = {each["name"]: each["found"]["seconds"] for each in told if each["found"].get("right")}
+    if "default" in right:
+        return "default"
+    return min(right, key=lambda name: float(right[name]), default="math")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=("sdxl", "flux", "lora"), default=["sdxl", "flux", "lora"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--pixels", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=6, help="steps of each measurement")
-    parser.add_argument("--budget", type=float, default=480, help="start no part after so many seconds")
+    parser.add_argument("--sdpa", default="auto", choices=("auto", "default", "math", *KERNELS), help="attention's kernel")
+    parser.add_argument("--budget", type=float, default=480, help="seconds for all parts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="very small networks, to rehearse")
     parser.add_argument("--out", help="write the JSON here as well, after every part")
+    parser.add_argument("--inside", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    start, result = time.perf_counter(), {"settings": vars(options), "torch": torch.__version__}
+    if options.inside:
+        run_part(options, options.inside)
+        return
+    start = time.perf_counter()
+    result: dict[str, Any] = {"settings": vars(options), "torch": torch.__version__, "diffusers": diffusers.__version__}
     if options.device != "cpu":
         result["gpu"] = torch.cuda.get_device_name()
-    made = None
+    kernel = "default" if options.sdpa == "auto" else options.sdpa
     for part in options.parts:
-        if time.perf_counter() - start > options.budget:
-            print(f"{part}: left out, the budget of {options.budget:g} s is spent", flush=True)
-            continue
-        if part != "lora" or made is None:
-            made = None  # before the next one is made: both do not fit
-            if options.device != "cpu":
-                torch.cuda.empty_cache()
-            made = sdxl(options) if part == "sdxl" else flux(options)
-        result[part] = (lora if part == "lora" else guided)(options, made)
-        if part == "sdxl":
-            made = None
+        left = options.budget - (time.perf_counter() - start)
+        told, fault = start_part(options, part, kernel, left, False) if left > 0 else ([], "not begun, no time left")
+        if part == "attention" and options.sdpa == "auto":
+            kernel = chosen_kernel(told)
+        result[part] = {"sdpa": kernel, **{each["name"]: each["found"] for each in told}}
+        left = options.budget - (time.perf_counter() - start)
+        if fault:
+            result[part]["fault"] = fault
+            print(f"{part}: {fault}", flush=True)
+            if "CUDA" in fault and left > 0:
+                result[part]["fault, blocking"] = start_part(options, part, kernel, left, True)[1]
+                print(f"{part}, blocking: {result[part]['fault, blocking']}", flush=True)
         result["elapsed"] = round(time.perf_counter() - start, 1)
         if options.out:
             with open(options.out, "w") as file:
