@@ -1,6 +1,6 @@
 """The README's picture: one arm above, another below, the same depth maps and noise.
 
-    python docs/images/before_after.py RUN/data/generated/{unconstrained,guided}/0/images docs/images/before_after.jpg
+python docs/images/before_after.py RUN/data/generated/{unconstrained,guided}/0/images docs/images/before_after.jpg
 """
 
 import argparse
