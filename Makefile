@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 LOCK := requirements/dev.lock
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test smoke lint lock params install clean
+.PHONY: repro test smoke lint lock params docs install clean
 
 repro: $(STAMP)
 	dvc repro
@@ -32,6 +32,10 @@ lock: $(STAMP)
 params: $(STAMP)
 	python -m pipeline.profiles
 	python -m pipeline.reference
+
+# the documentation as a site, in site/
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
 install: $(STAMP)
 

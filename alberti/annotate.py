@@ -151,7 +151,7 @@ def annotate_folder(
         focal: focal length in pixels, the same for all; None: estimated.
         principal_point: in pixels; None: each picture's middle.
         overlays: a folder for pictures of what was found, ``<path below images>.png``.
-        workers: processes; None: one a core. The result does not depend on it.
+        workers: processes; None: one per core. The result does not depend on it.
 
     Raises:
         DataError: no such folder, or not one picture in it could be read. One bad file is only counted and reported.

@@ -14,15 +14,15 @@ import typer
 from alberti.errors import AlbertiError, ConfigError
 
 COMMANDS = {
-    "annotate": "Line segments and vanishing points of a folder of pictures.",
-    "score": "How well a folder of pictures obeys linear perspective.",
-    "draw": "A picture of a depth map or photo by any base, with straight lines.",
-    "predict-depth": "Run a depth model over a folder of pictures or a KITTI split.",
-    "evaluate-depth": "Score depth predictions, anyone's, on KITTI or DIODE.",
-    "score-depth": "Score a depth model on a folder of frames with ground truth.",
-    "study": "Human trials: which of two pictures do people prefer?",
-    "distil-decoder": "A small decoder for a base, so that the constraint costs less.",
-    "doctor": "What this machine and each profile have and lack.",
+    "annotate": "Find the lines and vanishing points of pictures.",
+    "score": "Measure how well pictures obey perspective.",
+    "draw": "Draw a depth map or photo with straight lines.",
+    "predict-depth": "Predict the depth of pictures with a model.",
+    "evaluate-depth": "Score depth predictions on KITTI or DIODE.",
+    "score-depth": "Run a depth model on test frames and score it.",
+    "study": "Ask people which of two pictures they prefer.",
+    "distil-decoder": "Train a small decoder for cheaper constraints.",
+    "doctor": "Check what this machine lacks for a profile.",
 }
 
 _OF_A_CLONE = ("doctor",)
@@ -38,8 +38,8 @@ def _in_a_clone(name: str) -> EntryPoint | None:
     return None
 
 
-def _load(name: str) -> Callable[..., Any]:
-    """The function behind a command, or its group."""
+def load_command(name: str) -> Callable[..., Any]:
+    """The function behind a command, or its group: in ``alberti.commands``, or of an entry point."""
     if name in _OF_A_CLONE:
         point = _in_a_clone(name)
         if point is None:
@@ -66,7 +66,7 @@ def _about(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """alberti: diffusion models that obey linear perspective, and what that buys."""
+    """Diffusion models whose pictures obey linear perspective: measure, guide, fine-tune, and test depth models on them."""
 
 
 def build_app(arguments: list[str]) -> typer.Typer:
@@ -80,7 +80,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     app.callback()(_about)
     for name, summary in COMMANDS.items():
         if name in arguments:
-            loaded = _load(name)
+            loaded = load_command(name)
             if isinstance(loaded, typer.Typer):
                 app.add_typer(loaded, name=name)
             else:

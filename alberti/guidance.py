@@ -48,9 +48,9 @@ class VanishingGuidance:
     """Turns the edges of a pipeline's pictures towards the scene's vanishing points while they are sampled.
 
     Args:
-        vanishing_points: (K, 3) homogeneous pixels of the picture for all pictures of a call, or a list of such, one a prompt
+        vanishing_points: (K, 3) homogeneous pixels of the picture for all pictures of a call, or a list of such, one per prompt
             (None: that picture is left as it is). None: found in ``depth``.
-        depth: (H, W) metres of the picture's size, 0 = no measurement, or a list of such, one a prompt. With it edges are
+        depth: (H, W) metres of the picture's size, 0 = no measurement, or a list of such, one per prompt. With it edges are
             turned only to points that their surface contains.
         camera: of the picture's size, or a list. Without one, points are found in ``depth`` under an assumed camera.
         strength: how far a latent value is moved at most by as many guided steps as the run has; noise has a standard
@@ -162,7 +162,7 @@ class _Scenes:
         if count % known:
             raise DataError(
                 f"guidance: has vanishing points for {known} prompts, but {count} pictures are sampled; give one set for "
-                "all, or one a prompt"
+                "all, or one per prompt"
             )
         for size in self.sizes:
             if size not in (None, (height, width)):
@@ -217,7 +217,7 @@ def _scene(points: Any, depth: np.ndarray | None, camera: Camera | None, use_sur
 
 
 def _per_prompt(values: Any, ndim: int, name: str) -> list[Any]:
-    """A list, one a prompt, of arrays of ``ndim`` dimensions or None; a single one stands for all prompts."""
+    """A list, one per prompt, of arrays of ``ndim`` dimensions or None; a single one stands for all prompts."""
     if values is None:
         return [None]
     if isinstance(values, Tensor):
@@ -240,7 +240,7 @@ def _per_prompt(values: Any, ndim: int, name: str) -> list[Any]:
 def _repeated(values: list[Any], count: int) -> list[Any]:
     if len(values) not in (1, count):
         raise DataError(
-            f"guidance: points, depth maps and cameras must be one for all or one a prompt, got {len(values)} and {count}"
+            f"guidance: points, depth maps and cameras must be one for all or one per prompt, got {len(values)} and {count}"
         )
     return values * count if len(values) == 1 else values
 

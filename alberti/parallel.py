@@ -24,7 +24,7 @@ def core_count() -> int:
 
 
 def check_workers(workers: int | None) -> int:
-    """The number of processes: ``workers``, or one a core where None; ConfigError below 1."""
+    """The number of processes: ``workers``, or one per core where None; ConfigError below 1."""
     if workers is None:
         return core_count()
     if workers < 1:

@@ -30,7 +30,7 @@ Job = TypeVar("Job", bound=NamedJob)
 
 
 class PartialFile:
-    """``<out>.partial``: a line that says what run it belongs to, then a row a picture, bad ones as errors.
+    """``<out>.partial``: a line that says what run it belongs to, then one row per picture, bad ones as errors.
 
     Use as a context manager: one run at a time holds it.
 

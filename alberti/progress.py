@@ -78,7 +78,7 @@ def _bars() -> "Bars":
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        """Units a second, or seconds a unit where they are slow."""
+        """Units per second, or seconds per unit where they are slow."""
 
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed

@@ -55,7 +55,7 @@ class ScoreJob:
 def score_folder(
     images: str | Path, out: str | Path, *, vanishing_points: str | Path | None = None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Score every picture below a folder; write ``out`` (JSON) and beside it a CSV row a picture and an HTML page.
+    """Score every picture below a folder; write ``out`` (JSON) and beside it a CSV with one row per picture and an HTML page.
 
     A picture's score is :func:`alberti.metrics.perspective_consistency`: the share of its line length that points at
     one of its vanishing points. Those are given, or estimated from the picture itself (the best orthogonal triad).

@@ -1,14 +1,14 @@
-"""The graph as a makefile, for a machine that has neither DVC nor Prefect nor Hydra: a GPU box, a cluster's node.
+"""The graph as a makefile or a Slurm script, for a machine that has neither DVC nor Prefect nor Hydra.
 
     python -m pipeline.export --profile gpu > gpu.mk
-    make -j12 -f gpu.mk                    # there: every unit, 12 at once, GPUs dealt out
-    make -j12 -f gpu.mk RUN=/scratch/gpu   # elsewhere than in runs/gpu
+    make -j12 -f gpu.mk                    # on that machine: every unit, 12 at once, spread over the GPUs
+    make -j12 -f gpu.mk RUN=/scratch/gpu   # in another folder than runs/gpu
 
     python -m pipeline.export --profile gpu --slurm > gpu.sh && bash gpu.sh      # a job array for each wave of the graph
 
-A finished unit is not run again; one that was interrupted goes on from its checkpoint; `make -k` goes on with what does not
-depend on a failed one. Of a plan that was exported anew, only units run whose params, code or inputs are others. Outs are
-those of `dvc repro` with the same params, in RUN.
+A unit is one stage instance, such as finetune@constrained-0. A finished unit is not run again. An interrupted one goes on from
+its checkpoint. After a failure `make -k` goes on with all units that do not depend on the failed one. After a new export only
+units run whose params, code or inputs changed. RUN holds the same outs as `dvc repro` with the same params.
 """
 
 import argparse
@@ -99,9 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compose a profile and print its plan."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="default", help="a profile of conf/profile/ (default: %(default)s)")
-    parser.add_argument("--experiment", help="a set of arms of conf/experiment/, laid over it")
+    parser.add_argument("--experiment", help="an experiment of conf/experiment/, laid over the profile")
     parser.add_argument("-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="set a param")
-    parser.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these stages or instances and what they need")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="STAGE", help="only these stages or instances, and their inputs"
+    )
     parser.add_argument("--slurm", action="store_true", help="a script for Slurm instead of a makefile")
     options = parser.parse_args(arguments)
     try:

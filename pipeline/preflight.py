@@ -234,7 +234,7 @@ def _in_hub_cache(repository: str, file: str, revision: str | None) -> bool:
 
 
 def doctor(
-    profile: Annotated[str | None, typer.Option(help="Check this profile; exit code 1 if it cannot run.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Check this profile only; the exit code is 1 if it cannot run.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, such as prepare.train.root=/data/holicity."),

@@ -1,12 +1,12 @@
-"""Runs a plan's units for make: in processes that are forked from one which has imported everything.
+"""Runs the units of a plan for make, as forks of one process that has imported everything.
 
     python -m pipeline.prefork --run RUN --units N --seconds S --stamp STAMP --expected S -- UNIT stages.X --name NAME
 
-is what a makefile of `pipeline.export` calls for each unit; the flow does the same below `dvc repro` (:func:`shim`). The first
-call starts a server for RUN, which imports torch, diffusers and the rest once (seconds, on a large machine more than many a
-unit takes); every unit is a child of it. A child gets the GPU that has the fewest, its share of the cores, and a log in
-RUN/logs. Without a server (a platform that cannot fork, a server that was killed or imported other code) a unit runs in a
-process of its own.
+A makefile of `pipeline.export` calls this for each unit; the Prefect flow does the same below `dvc repro` (:func:`shim`). The
+first call starts a server for RUN, which imports torch, diffusers and the rest once. Every unit is a child of that server and
+need not wait for the imports, which take longer than many a unit. A child gets the GPU with the fewest units, its share of the
+cores, and a log in RUN/logs. Without a server (a platform that cannot fork, a server that was killed or imported other code) a
+unit runs in a process of its own.
 """
 
 import argparse
@@ -50,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one unit, or stop the server; the unit's exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--units", type=int, default=1, help="how many there are in the plan")
-    parser.add_argument("--seconds", type=float, default=1.0, help="what all of them are expected to take, one by one")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the plan's params")
-    parser.add_argument("--stamp", type=Path, help="file that says that the unit is done")
-    parser.add_argument("--expected", type=float, default=1.0, help="what the unit is expected to take, in the same seconds")
-    parser.add_argument("--stop", action="store_true", help="end the server of the run")
+    parser.add_argument("--units", type=int, default=1, help="number of units in the plan")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds that all units are expected to take together")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="params file of the plan")
+    parser.add_argument("--stamp", type=Path, help="file to write when the unit is done")
+    parser.add_argument("--expected", type=float, default=1.0, help="seconds that this unit is expected to take")
+    parser.add_argument("--stop", action="store_true", help="stop the server of the run")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs="*", help="the unit's name, its module, the module's arguments")
     options = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
-"""Every param with its default and what it means, from the schema: docs/params.md.
+"""Writes docs/params.md from the schema, docs/commands.md from the commands, docs/links.md from the pages.
 
-python -m pipeline.reference        # write it anew after a change of the schema
+Run `python -m pipeline.reference` after a change of any of them.
 """
 
 import argparse
@@ -18,11 +18,15 @@ from pydantic.fields import FieldInfo
 
 from alberti.diffusion.config import ConstraintSettings
 from alberti.files import write_text
+from pipeline.command_reference import command_reference
+from pipeline.links import link_page
 from pipeline.profiles import PROJECT
 from stages.shared.params import ArmParams, Params
 from stages.shared.source_params import SourceParams
 
 TARGET = PROJECT / "docs" / "params.md"
+COMMANDS = PROJECT / "docs" / "commands.md"
+LINKS = PROJECT / "docs" / "links.md"
 _INTRO = """# Params
 
 Every key of `params.yaml`, written by `python -m pipeline.reference` from the schema. Where a profile says nothing else
@@ -146,9 +150,11 @@ def _plain(text: str) -> str:
 
 
 def main() -> None:
-    """Write docs/params.md."""
+    """Write the pages."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     write_text(Path(TARGET), reference())
+    write_text(COMMANDS, command_reference())
+    write_text(LINKS, link_page())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results for the documentation from a finished run: its `metrics/summary.json` as one JSON, tables in Markdown, figures.
+"""Write the results of a finished run as JSON, Markdown tables and figures, as docs/results/ holds them.
 
 python -m pipeline.results --out docs/results/first.json --markdown docs/results/first.md --figures docs/images/first
 """
@@ -32,7 +32,7 @@ def picture_sets(layout: Layout, arms: Sequence[str], seed: int) -> dict[str, Da
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the summary and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workspace", type=Path, nargs="?", default=Path(), help="where the run worked (default: here)")
+    parser.add_argument("workspace", type=Path, nargs="?", default=Path(), help="folder of the run (default: here)")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--markdown", type=Path, help="Markdown file to write")
     parser.add_argument("--figures", type=Path, help="folder for figures")

@@ -1,5 +1,6 @@
-"""The last words of `make repro`: verdict, main numbers, and where the report is. `python -m pipeline.summary [FOLDER]`."""
+"""Prints what a finished run found: main numbers, verdict, and where the report is. `make repro` ends with it."""
 
+import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,8 +69,10 @@ def _rich(table: "Table", title: str) -> "RichTable":
 
 def main() -> None:
     """Print the summary of the folder given, or of this one."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), help="folder of the run (default: here)")
     try:
-        print_summary(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+        print_summary(parser.parse_args().folder)
     except AlbertiError as error:
         sys.exit(f"error: {error}")
 

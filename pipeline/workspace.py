@@ -5,6 +5,7 @@ would; any other runs in `.alberti/runs/<name>/`, a copy of the project's files 
 The copy stays, so that the next run of the profile finds its outs, lock file and checkpoints.
 """
 
+import argparse
 import contextlib
 import shutil
 import subprocess
@@ -96,10 +97,16 @@ def _cache_of(project: Path) -> Path:
 
 
 def main() -> None:
-    """`python -m pipeline.workspace PROFILE [OVERRIDE ...]`: `dvc repro` of a profile where a flow would run it."""
-    profile, *overrides = sys.argv[1:] or ["default"]
+    """`dvc repro` of a profile where a flow would run it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.workspace",
+        description="Run `dvc repro` for a profile in a workspace of its own, .alberti/runs/.",
+    )
+    parser.add_argument("profile", nargs="?", default="default", help="a profile of conf/profile/ (default: default)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    options = parser.parse_args()
     try:
-        with open_workspace(Path.cwd(), profile, overrides) as workspace:
+        with open_workspace(Path.cwd(), options.profile, options.overrides) as workspace:
             done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=workspace)
             if done.returncode == 0:
                 print_summary(workspace)

@@ -50,11 +50,11 @@ def _train(section: BaseParams, layout: Layout, out: Path) -> tuple[dict[str, st
     further = [_streets(scenes) for scenes in section.further]
     start = None if section.start is None else _model_folder(layout.named(section.start), "base.start names")
     inputs = {"pictures": source.fingerprint}
-    inputs |= {f"pictures, {scenes.width} x {scenes.height}": part.fingerprint for scenes, part in zip(section.further, further)}
+    inputs |= {
+        f"pictures, {scenes.width} x {scenes.height}": part.fingerprint for scenes, part in zip(section.further, further)
+    }
     inputs |= {} if start is None else {str(section.start): hash_folder(start)}
-    metrics = train_base(
-        source, out, section.train, checkpoints=layout.checkpoints("base"), others=further, start=start
-    )
+    metrics = train_base(source, out, section.train, checkpoints=layout.checkpoints("base"), others=further, start=start)
     del metrics["history"]
     return inputs, metrics
 

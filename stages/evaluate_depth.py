@@ -1,7 +1,7 @@
-"""Stage evaluate_depth@<model>-<arm>-<seed>: errors of a depth model on every test set, which train nothing.
+"""Stage evaluate_depth@<model>-<arm>-<seed>: the errors of a depth model on every test set.
 
-Writes `metrics/depth/<model>/<arm>/<seed>/<test set>.json`, a row for each picture beside it, and the same for every further
-alignment in `<test set>.<alignment>.json`.
+Writes `metrics/depth/<model>/<arm>/<seed>/<test set>.json`, and a CSV with one row per picture beside it. The second alignment
+and all after it go to `<test set>.<alignment>.json`.
 """
 
 from functools import partial

@@ -1,9 +1,8 @@
 """Stage prepare@<role>: one role's data set in `data/<role>/`.
 
-`train` and `condition` are data-set folders. `kitti`, `test` and further test sets have KITTI's raw layout and split lists as
-well: rendered streets are written in it, so that they go through the reader that KITTI itself goes through. Of data that the
-user has, only manifests are written, nothing is copied; with `fit`, crops of the size that it names are, and with
-`estimate_depth` depth maps.
+For your own data it writes only a list of the files, and copies nothing, unless the params ask for another size (`fit`) or
+for depth that your data lack (`estimate_depth`). Rendered streets of `kitti` and the test sets are written in KITTI's layout, so that
+the reader for KITTI reads them too.
 """
 
 import importlib

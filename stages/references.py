@@ -1,7 +1,7 @@
-"""Stage references: what the pictures of an arm could reach at best, measured as they are.
+"""Stage references: pictures to compare every arm with, measured as an arm's pictures are.
 
-`renders` are the pictures that belong to the depth maps, `reconstructions` the same through the base's autoencoder: an arm that
-only changes the UNet cannot be expected to be straighter than those.
+`renders` are the pictures that the depth maps were rendered with. `reconstructions` are the renders sent through the base's
+autoencoder. An arm that trains only the UNet cannot be expected to be straighter than those.
 """
 
 from alberti.data.manifest import Dataset

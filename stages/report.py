@@ -1,7 +1,6 @@
 """Stage report: means, differences and intervals over the seeds, in `metrics/summary.json`, and `report/index.html`.
 
-One seed is the case n = 1 of the same code. `metrics/headlines/` and `plots/*.csv` hold the few numbers that `dvc metrics show`
-and `dvc plots show` lay side by side.
+`metrics/headlines/` and `plots/*.csv` hold the few numbers that `dvc metrics show` and `dvc plots show` compare.
 """
 
 from pathlib import Path

@@ -1,7 +1,6 @@
-"""Stage watch@<role>: what `prepare@<role>` would see of the data that the user has, in `fingerprints/<role>/files.json`.
+"""Stage watch@<role>: a digest of the names, sizes and times of a role's own files, in `fingerprints/<role>/files.json`.
 
-It runs at every `dvc repro`, looks at names, sizes and times only, and writes the same bytes as long as these are the same:
-then `prepare` is skipped. DVC itself would hash every file.
+It runs at every `dvc repro`. While the digest is the same, `prepare@<role>` is skipped. DVC itself would hash every file.
 """
 
 from pathlib import Path

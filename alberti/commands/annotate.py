@@ -12,19 +12,19 @@ from alberti.errors import ConfigError
 
 def annotate(
     images: Annotated[Path, typer.Argument(help="A folder of pictures (subfolders included), or one picture.")],
-    out: Annotated[Path, typer.Option(help="The JSON-lines file to write, a row a picture.")],
-    focal: Annotated[float | None, typer.Option(help="Focal length in pixels, if known, of every picture.")] = None,
+    out: Annotated[Path, typer.Option(help="The JSON-lines file to write: one row per picture.")],
+    focal: Annotated[float | None, typer.Option(help="Focal length of all pictures, in pixels, if known.")] = None,
     principal_point: Annotated[
-        str | None, typer.Option(metavar="CX,CY", help="In pixels, if known; else the picture's middle.")
+        str | None, typer.Option(metavar="CX,CY", help="Principal point in pixels, if known; else the middle.")
     ] = None,
-    overlays: Annotated[Path | None, typer.Option(help="A folder for pictures of what was found.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    overlays: Annotated[Path | None, typer.Option(help="A folder for copies of the pictures with the lines drawn in.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes; by default one per core.")] = None,
 ) -> None:
     """Find line segments and vanishing points in every picture of a folder.
 
     Each row: image, vanishing_points [x, y, w] (homogeneous pixels, best first), confidence, line_segments [x1, y1, x2,
-    y2, index of the vanishing point or -1], horizon [a, b, c] or null, focal in pixels or null. An interrupted run goes
-    on where it stopped. A file that cannot be read is reported and left out; the exit code is then 1.
+    y2, index of the vanishing point or -1], horizon [a, b, c] or null, focal in pixels or null. Run an
+    interrupted command again and it goes on. A file that cannot be read is reported and left out; the exit code is then 1.
     """
     out = at_home(out)
     counts = annotate_folder(

@@ -17,21 +17,21 @@ _DEFAULT = TinyDecoderConfig()
 
 
 def distil_decoder(
-    model: Annotated[str, typer.Argument(help="The base: a diffusers folder or a hub id.")],
-    dataset: Annotated[Path, typer.Argument(help="A data-set folder to learn on, such as data/train.")],
+    model: Annotated[str, typer.Argument(help="The base: a model folder in diffusers' layout, or a hub id.")],
+    dataset: Annotated[Path, typer.Argument(help="The data set to learn on, such as data/train.")],
     out: Annotated[Path, typer.Option(help="The model folder to write: the base with `tiny_decoder/`.")],
-    revision: Annotated[str | None, typer.Option(help="Of the hub id.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the hub id.")] = None,
     steps: Annotated[int, typer.Option(help="Training steps.")] = _DEFAULT.training.steps,
-    batch_size: Annotated[int, typer.Option(help="Pictures a step.")] = _DEFAULT.training.batch_size,
-    width: Annotated[int, typer.Option(help="Channels at every level; 32 for the small base.")] = _DEFAULT.width,
-    blocks: Annotated[int, typer.Option(help="Residual blocks a level; 2 for the small base.")] = _DEFAULT.blocks,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = _DEFAULT.training.batch_size,
+    width: Annotated[int, typer.Option(help="Channels at every level; 32 suits pretrained/base.")] = _DEFAULT.width,
+    blocks: Annotated[int, typer.Option(help="Residual blocks per level; 2 suits pretrained/base.")] = _DEFAULT.blocks,
     precision: Annotated[str, typer.Option(help="`no` or `bf16`.")] = _DEFAULT.training.precision,
-    checkpoints: Annotated[Path, typer.Option(help="Where an interrupted run goes on from.")] = Path("checkpoints/tiny"),
+    checkpoints: Annotated[Path, typer.Option(help="Folder that an interrupted run goes on from.")] = Path("checkpoints/tiny"),
     device: Annotated[str | None, typer.Option(help="cuda or cpu; a GPU if there is one.")] = None,
 ) -> None:
-    """Train an AutoencoderTiny to answer as the base's own decoder does, and write the base with it.
+    """Train a small decoder that imitates the base's own, so that fine-tuning with a constraint costs less.
 
-    Fine-tune from OUT in an arm with `decoder: tiny`.
+    OUT is the base with that decoder. Use it as `base.path`, with `decoder: tiny` in an arm.
     """
     from alberti.outputs import check_output_folder
 

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 def draw(
     source: Annotated[Path, typer.Argument(help="A depth map (16-bit PNG, or .npy in metres), or a photo.")],
-    base: Annotated[str, typer.Option(help="A diffusers folder or hub id that takes depth, such as pretrained/base.")],
+    base: Annotated[str, typer.Option(help="Diffusers folder or hub id that takes depth, such as pretrained/base.")],
     out: Annotated[Path, typer.Option(help="The picture to write, .png or .jpg.")],
     prompt: Annotated[str, typer.Option(help="What the picture shows.")] = "",
     controlnet: Annotated[str | None, typer.Option(help="Folder or hub id of a depth ControlNet for the base.")] = None,
-    depth_model: Annotated[Path | None, typer.Option(help="For a photo: folder of the model that sees its depth.")] = None,
-    depth_scale: Annotated[float, typer.Option(help="Stored value of a 16-bit PNG a metre.")] = 256.0,
-    focal: Annotated[float | None, typer.Option(help="Focal length in the source's pixels; else estimated.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Of the picture; the source's by default.")] = None,
+    depth_model: Annotated[Path | None, typer.Option(help="For a photo: folder of the model that predicts its depth.")] = None,
+    depth_scale: Annotated[float, typer.Option(help="Stored units per metre of a 16-bit PNG.")] = 256.0,
+    focal: Annotated[float | None, typer.Option(help="Focal length in pixels of the source; by default estimated.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of the picture; by default that of the source.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
-    guidance_scale: Annotated[float | None, typer.Option(help="Of the prompt; the pipeline's own by default.")] = None,
-    strength: Annotated[float, typer.Option(min=0, help="Of the straightening; 0: none.")] = 1.6,
-    compare: Annotated[bool, typer.Option(help="Also write OUT.compare.png: without and with guidance.")] = True,
-    lines: Annotated[bool, typer.Option(help="Show in the comparison which lines lead to the vanishing points.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt; by default the pipeline's own.")] = None,
+    strength: Annotated[float, typer.Option(min=0, help="How strongly lines are straightened; 0: not at all.")] = 1.6,
+    compare: Annotated[bool, typer.Option(help="Also write OUT.compare.png: the picture without and with guidance.")] = True,
+    lines: Annotated[bool, typer.Option(help="Colour the lines that lead to the vanishing points in the comparison.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
 ) -> None:
     """Draw a depth map with a base of Stable Diffusion 1 to 3.5, XL, FLUX, Qwen-Image or Z-Image, guided by vanishing points.
 
-    The points are those of the depth map's planes, or, of a photo, of its line segments.
+    The vanishing points come from the planes of the depth map. For a photo they come from its line segments.
     """
     source, out = at_home(source), at_home(out)
     depth_model = None if depth_model is None else at_home(depth_model)

@@ -18,7 +18,7 @@ def evaluate_depth(
     predictions: Annotated[
         Path,
         typer.Option(
-            help="Folder of <drive>_<frame>.npy (float32 metres) or .png (16 bits, 256 a metre); DIODE: <image name>.npy."
+            help="Folder of <drive>_<frame>.npy (float32 metres) or .png (16 bits, 256 per metre); DIODE: <image name>.npy."
         ),
     ],
     out: Annotated[Path, typer.Option(help="JSON file to write; a CSV with a row per image goes beside it.")],
@@ -48,12 +48,12 @@ def evaluate_depth(
         str | None, typer.Option(help="bilinear or nearest: resize predictions of another size.")
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="CSV of another run: adds the paired difference, this minus that.")
+        Path | None, typer.Option(help="CSV of another run: adds the paired difference, this run minus that one.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder for a picture per image: image, prediction, ground truth, error.")
+        Path | None, typer.Option(help="Folder for one picture per image: image, prediction, ground truth, error.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all CPUs if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default one per core.")] = None,
 ) -> None:
     """Score depth predictions, anyone's, on KITTI or DIODE: means over images with 95 % bootstrap intervals."""
     from alberti.metrics.evaluation import evaluate_folder

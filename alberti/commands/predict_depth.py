@@ -19,15 +19,15 @@ def predict_depth(
     images: Annotated[Path, typer.Argument(help="Folder of pictures, one picture, or KITTI raw with --split.")],
     out: Annotated[Path, typer.Option(help="Folder for a float32 .npy per picture, and predictions.json.")],
     split: Annotated[
-        Path | None, typer.Option(help="List of KITTI frames: writes <drive>_<frame>.npy, as evaluate-depth reads.")
+        Path | None, typer.Option(help="List of KITTI frames; writes <drive>_<frame>.npy for evaluate-depth.")
     ] = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored picture's prediction.")] = False,
-    kb_crop: Annotated[bool, typer.Option(help="Run on KITTI's benchmark crop, 352x1216, only.")] = False,
+    kb_crop: Annotated[bool, typer.Option(help="Predict KITTI's benchmark crop (352 x 1216) only.")] = False,
     input_height: Annotated[
         int | None,
-        typer.Option(min=32, help="Resize pictures to this height first; default: as the model was trained."),
+        typer.Option(min=32, help="Height in pixels to resize pictures to; by default the model's own."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of one size at a time.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
 ) -> None:
     """Predict depth: metres, or inverse relative depth, as predictions.json says.

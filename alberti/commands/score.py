@@ -11,15 +11,15 @@ from alberti.score import score_folder
 
 def score(
     images: Annotated[Path, typer.Argument(help="A folder of pictures (subfolders included), or one picture.")],
-    out: Annotated[Path, typer.Option(help="The JSON file to write; a .csv and an .html come beside it.")],
+    out: Annotated[Path, typer.Option(help="The JSON file to write. A .csv and an .html page go beside it.")],
     vanishing_points: Annotated[
-        Path | None, typer.Option(help="Known points, as `alberti annotate` writes them; estimated by default.")
+        Path | None, typer.Option(help="Known points, as `alberti annotate` writes them; by default estimated.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes; by default one per core.")] = None,
 ) -> None:
-    """Measure which share of each picture's line length points at one of its vanishing points, within 2 and 5 degrees.
+    """Measure how much of each picture's line length points at one of its vanishing points, within 2 and 5 degrees.
 
-    Read it with the line length beside it: a picture with few edges has little to be wrong about.
+    Compare the line length too: a picture with few lines scores easily.
     """
     out = at_home(out)
     points = None if vanishing_points is None else at_home(vanishing_points)

@@ -16,9 +16,9 @@ _ALIGNMENTS = {"metric": "median", "inverse_relative": "affine_disparity"}
 
 
 def score_depth(
-    model: Annotated[Path, typer.Argument(help="Folder of a depth model, say pretrained/dpt.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a depth model, for example pretrained/dpt.")],
     root: Annotated[Path, typer.Argument(help="Where the frames lie.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write; a CSV with a row per frame goes beside it.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write. A CSV with one row per frame goes beside it.")],
     layout: Annotated[str, typer.Option(help="kitti (raw), kitti_objects, diode, or folder (pictures and depth/).")] = "kitti",
     split: Annotated[
         Path | None, typer.Option(help="List of frames: `<date>/<drive> <frame> l` for KITTI raw, which needs one.")
@@ -27,17 +27,19 @@ def score_depth(
     align: Annotated[
         list[str] | None,
         typer.Option(
-            help="none, median, affine_disparity, weighted_disparity or affine_depth; may stand several times. "
-            "Default: median, of relative models affine_disparity."
+            help="none, median, affine_disparity, weighted_disparity or affine_depth; can be given several times. "
+            "Default: median; for relative models affine_disparity."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT that pictures are brought to first, say 320x96.")] = None,
-    depth_root: Annotated[Path | None, typer.Option(help="KITTI raw: annotated depth that lies elsewhere.")] = None,
-    scenes: Annotated[str, typer.Option(help="auto, frame, or a CSV with columns id and scene.")] = "auto",
+    size: Annotated[str | None, typer.Option(help="Resize pictures to WIDTHxHEIGHT first, such as 320x96.")] = None,
+    depth_root: Annotated[Path | None, typer.Option(help="For KITTI raw: folder of the annotated depth, if elsewhere.")] = None,
+    scenes: Annotated[str, typer.Option(help="Frames of one scene: auto, frame (none), or a CSV with id and scene.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
 ) -> None:
-    """Run a depth model over frames with ground truth and score it: means with 95 % intervals, over scenes where frames share
-    one. Further alignments go to <out>.<alignment>.json.
+    """Run a depth model on frames with ground truth: mean errors with 95 % intervals.
+
+    Where frames share a scene, the intervals resample whole scenes. The second alignment and all after it are written to
+    <out>.<alignment>.json.
     """
     if layout not in _DEFAULTS:
         raise ConfigError(f"--layout: expected one of {', '.join(_DEFAULTS)}, got {layout!r}")

@@ -8,7 +8,7 @@ import typer
 from alberti.errors import ConfigError
 from alberti.extras import require_extra
 
-study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Human trials: which of two pictures do people prefer?")
+study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Ask people which of two pictures they prefer.")
 
 
 @study.callback()
@@ -31,13 +31,13 @@ def create(
     straight: Annotated[Path | None, typer.Option(help="Renders or photographs to make catch pairs of.")] = None,
     title: Annotated[str, typer.Option(help="What raters read in the window's title.")] = "Which picture?",
     blocks: Annotated[str, typer.Option(help="Questions, in this order.")] = "realism,lines",
-    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs of each comparison that a rater sees a block.")] = None,
-    pictures: Annotated[int | None, typer.Option(min=1, help="Use so many of the pictures, drawn by the seed.")] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs of each comparison that a rater sees per block.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=1, help="Use only this number of pictures, drawn by the seed.")] = None,
     only_common: Annotated[bool, typer.Option("--only-common", help="Leave out pictures that an arm lacks.")] = False,
     size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Bring all pictures to this size.")] = None,
-    catch: Annotated[int, typer.Option(min=0, help="Catch pairs a block: a straight picture against the same one bent.")] = 5,
-    repeats: Annotated[int, typer.Option(min=0, help="Pairs a block that come again, sides swapped.")] = 4,
-    practice: Annotated[int, typer.Option(min=0, help="Practice pairs a block.")] = 2,
+    catch: Annotated[int, typer.Option(min=0, help="Catch pairs per block: a straight picture against the same one bent.")] = 5,
+    repeats: Annotated[int, typer.Option(min=0, help="Pairs per block that come again with sides swapped.")] = 4,
+    practice: Annotated[int, typer.Option(min=0, help="Practice pairs per block.")] = 2,
     catch_bend: Annotated[
         float, typer.Option(min=0.001, max=0.2, help="Bend of catch pairs, rms, as a share of the size.")
     ] = 0.025,
@@ -47,17 +47,15 @@ def create(
     finished_only: Annotated[bool, typer.Option("--finished-only", help="Rule: only raters who answered all pairs.")] = False,
     completion_code: Annotated[str | None, typer.Option(help="One code for all (Prolific); default: each rater's own.")] = None,
     completion_url: Annotated[str | None, typer.Option(help="Where raters go at the end, https://...")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Make nothing: say how wide the intervals will be, by simulation.")
-    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Only simulate how wide the intervals will be; makes nothing.")] = False,
     preference: Annotated[float, typer.Option(min=0.01, max=0.99, help="With --plan: the share to find.")] = 0.6,
     raters: Annotated[str, typer.Option(help="With --plan: numbers of raters to try.")] = "10,20,40,80",
-    careless: Annotated[float, typer.Option(min=0, max=1, help="With --plan: share of raters who answer by lot.")] = 0.1,
+    careless: Annotated[float, typer.Option(min=0, max=1, help="With --plan: share of raters who answer at random.")] = 0.1,
 ) -> None:
-    """Make a study folder of arms (NAME=FOLDER, at least two) or of a finished run (--run).
+    """Make a study from two or more folders of pictures (NAME=FOLDER), or from a finished run (--run).
 
-    texts/ can be edited at any time, questions and rules in study.json until the first rater begins.
+    Edit texts/ at any time. Edit the questions and rules in study.json only before the first rater begins.
     """
     from alberti.study.create import Options, create_study, pictures_to_show
     from alberti.study.design import Rules
@@ -96,15 +94,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is for this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8642,
     public_url: Annotated[
-        str | None, typer.Option(help="The address that raters type, if another one (a proxy, a name).")
+        str | None, typer.Option(help="The address that raters type, where it is another one, such as a proxy's.")
     ] = None,
     behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="Believe X-Forwarded-* of a proxy on this machine.")
+        bool, typer.Option("--behind-proxy", help="Trust the X-Forwarded-* headers of a proxy on this machine.")
     ] = False,
-    rate: Annotated[float, typer.Option(min=1, help="Requests a second that one address may make.")] = 200,
-    begins: Annotated[float, typer.Option(min=1, help="New raters a minute that one address may bring.")] = 60,
+    rate: Annotated[float, typer.Option(min=1, help="Requests per second allowed from one address.")] = 200,
+    begins: Annotated[float, typer.Option(min=1, help="New raters per minute allowed from one address.")] = 60,
 ) -> None:
-    """Show the study to raters: a web page, answers in answers.sqlite. Ctrl-C ends it, and it goes on where it was."""
+    """Show the study to raters on a web page. Answers go to answers.sqlite. After Ctrl-C the same command goes on."""
     from alberti.study.serve import serve as serve_study
 
     serve_study(folder, host, port, public_url=public_url, behind_proxy=behind_proxy, rate=rate, begins=begins)
@@ -114,9 +112,11 @@ def serve(
 def analyse(
     folder: Folder,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default: results/ of the study.")] = None,
-    proxies: Annotated[list[Path] | None, typer.Option(help="Tables of `alberti study proxies` to show beside.")] = None,
+    proxies: Annotated[list[Path] | None, typer.Option(help="Tables of `alberti study proxies` to show too.")] = None,
 ) -> None:
-    """Count: preferences with intervals, exclusions, agreement, response times, side bias; JSON, CSV and a page."""
+    """Analyse the answers: preferences with intervals, exclusions, agreement, response times and side bias.
+
+    Writes JSON, CSV and a page."""
     from alberti.study.results import write_results
 
     results = write_results(folder, out or folder / "results", proxies=proxies or [])
@@ -128,7 +128,7 @@ def analyse(
 
 @study.command()
 def status(folder: Folder) -> None:
-    """How many raters began and finished, and who they are to their platform (for paying them)."""
+    """Show how many raters began and finished, with their platform's ids (for paying them)."""
     from alberti.study.design import Study
     from alberti.study.store import Store
 
@@ -147,7 +147,7 @@ def export_study(
     folder: Folder,
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
     label_studio: Annotated[bool, typer.Option("--label-studio", help="Tasks and interface for Label Studio.")] = False,
-    raters: Annotated[int, typer.Option(min=1, help="Series of pairs to write, one a rater.")] = 100,
+    raters: Annotated[int, typer.Option(min=1, help="Number of series of pairs: one per rater.")] = 100,
     post: Annotated[
         str | None, typer.Option(help="Address that takes the answers by POST; default: raters send a file.")
     ] = None,
@@ -155,7 +155,7 @@ def export_study(
         "/data/local-files/?d=pictures/"
     ),
 ) -> None:
-    """The study as a static web page for a host without Python, or as tasks for Label Studio."""
+    """Write the study as a static web page for a host without Python, or as tasks for Label Studio."""
     from alberti.study.label_studio import export_tasks
     from alberti.study.static_export import export_page
 
@@ -168,7 +168,7 @@ def import_answers(
     folder: Folder,
     files: Annotated[list[Path], typer.Argument(help="Answers: an exported page's files, or Label Studio's JSON export.")],
 ) -> None:
-    """Take in answers that another host collected; they are checked against the study and lie in imported/ then."""
+    """Take in answers that were collected elsewhere. They are checked against the study and kept in imported/."""
     from alberti.study.importing import import_files
 
     for path, count in import_files(folder, files).items():
@@ -177,7 +177,7 @@ def import_answers(
 
 @study.command()
 def proxies(
-    out: Annotated[Path, typer.Argument(help="The JSON file to write; a .csv comes beside it.")],
+    out: Annotated[Path, typer.Argument(help="The JSON file to write. A .csv goes beside it.")],
     arms: Annotated[list[str] | None, typer.Argument(metavar="[NAME=FOLDER]...", help="Arms: pictures, or data sets.")] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="A model's folder or hub id, such as yuvalkirstain/PickScore_v1.")
@@ -191,7 +191,7 @@ def proxies(
     processor: Annotated[str | None, typer.Option(help="Where the processor is, if not with the model.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,
 ) -> None:
-    """Let image-text and preference models choose, and check whether they notice bent pictures at all."""
+    """Let image-text and preference models choose instead of people, and check whether they notice bent pictures."""
     from alberti.study.proxies import score_proxies
 
     folders, renders = _arms(arms or [], run, only)

@@ -2,8 +2,8 @@
 
 - ``captions.json``: ``{picture: text}``, ``{picture: {"caption": text}}``, ``{picture: [text, ...]}`` (the first counts), a
   list of rows, or COCO's ``images`` and ``annotations``;
-- ``captions.jsonl``, ``metadata.jsonl``: a row a picture; ``captions.csv``, ``metadata.csv``: the same with a heading; in any
-  folder, whose pictures they then name;
+- ``captions.jsonl``, ``metadata.jsonl``: one row per picture; ``captions.csv``, ``metadata.csv``: the same with a heading; in
+  any folder, whose pictures they then name;
 - ``<picture>.txt`` or ``.caption`` beside a picture, or in a folder ``captions/`` that stands for ``images/``.
 
 A row's picture stands under ``file_name``, ``image``, ... (:data:`PICTURE_KEYS`), its text under ``text``, ``caption``, ...

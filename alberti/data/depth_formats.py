@@ -2,7 +2,7 @@
 
 A data set names its format in ``dataset.json`` (``depth_format``), so that its files stay where and as they are:
 
-- ``png16``: 16-bit gray PNG, 0 = none (KITTI: 256 a metre).
+- ``png16``: 16-bit gray PNG, 0 = none (KITTI: 256 per metre).
 - ``vkitti2``: 16-bit gray PNG in which 65535 is sky (100 a metre).
 - ``synthia_rgb``: 24 bits in the channels of a PNG, least significant first:
   5000 m x (R + 256 G + 65536 B) / (2^24 - 1).
@@ -27,7 +27,7 @@ def read_depth_as(path: str | Path, format: str, scale: float = 1.0) -> np.ndarr
 
     Args:
         format: one of those above.
-        scale: stored units a metre; ``synthia_rgb`` fixes its own unit and wants 1.
+        scale: stored units per metre; ``synthia_rgb`` fixes its own unit and wants 1.
 
     Raises:
         DataError: unknown format; the file is missing, damaged or not of that format.
@@ -35,7 +35,7 @@ def read_depth_as(path: str | Path, format: str, scale: float = 1.0) -> np.ndarr
     path = Path(path)
     check_depth_format(format)
     if not scale > 0:
-        raise DataError(f"{path}: depth scale {scale!r}: expected stored units a metre, above 0")
+        raise DataError(f"{path}: depth scale {scale!r}: expected stored units per metre, above 0")
     if format == "png16":
         return read_depth(path, scale)
     if format == "vkitti2":

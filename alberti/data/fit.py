@@ -18,8 +18,11 @@ class Fit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(ge=8, le=8192)
+    """Width of every picture, in pixels."""
     height: int = Field(ge=8, le=8192)
+    """Height of every picture, in pixels."""
     rule: Literal["centre_crop", "crops_along"] = "centre_crop"
+    """Which part of a frame is kept: its middle, or as many crops as lie side by side."""
 
 
 def crop_boxes(size: tuple[int, int], fit: Fit) -> list[Crop]:

@@ -44,7 +44,7 @@ def open_folder(
 
     Args:
         depth: True: every picture must have a depth map; False: depth is left alone; None: as the folder ``depth/`` is
-        there. depth_format, depth_scale: see :mod:`alberti.data.depth_formats`; stored units a metre.
+        there. depth_format, depth_scale: see :mod:`alberti.data.depth_formats`; stored units per metre.
         depth_kind: "z", "inverse" or "relative".
         fov: horizontal field of view in degrees, the same for all; None: intrinsics unknown.
 

@@ -1,4 +1,4 @@
-"""Data sets: a folder with ``dataset.json`` and ``manifest.jsonl``, one row a sample.
+"""Data sets: a folder with ``dataset.json`` and ``manifest.jsonl``, one row per sample.
 
 Paths in the rows are relative to ``root`` (images) and ``depth_root`` (depth maps), which may be the user's own copy of a
 large data set: nothing of it is copied. ``pandas.read_json(path, lines=True)`` reads the manifest.
@@ -87,7 +87,7 @@ class DatasetInfo(BaseModel):
     """"z" (metres along the optical axis), "inverse" or "relative"; None where there is no depth."""
     depth_unit: str = "metre"
     depth_scale: float = 256.0
-    """Stored units a metre."""
+    """Stored units per metre."""
     depth_format: str = _PNG16
     """"png16", or a format of :mod:`alberti.data.depth_formats`."""
     fingerprint: str

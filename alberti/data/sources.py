@@ -219,7 +219,7 @@ def check_metres(dataset: Dataset, where: Path, *, looked_at: int = 8) -> None:
     looks = f"they look like {guess}" if middle >= _DEEP else "they are divided by too much"
     raise DataError(
         f"{where}: depth is {middle:.4g} m in the median over {len(medians)} maps, which is no scene: {looks}. Say how many "
-        "stored units a metre has (source folder: options.depth_scale), or that depth is of another depth_kind"
+        "stored units per metre has (source folder: options.depth_scale), or that depth is of another depth_kind"
     )
 
 

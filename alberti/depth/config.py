@@ -21,7 +21,9 @@ class Augmentation(_Frozen):
     crop: tuple[int, int]
     """Height and width in pixels that the network sees, at a random place."""
     height: int | None = Field(default=None, gt=0)
-    """Resize pictures to this height before, keeping their aspect; None: as they are. Too small ones grow to the crop."""
+    """First resize pictures to this height in pixels, keeping their aspect; null: as they are. Pictures smaller than the crop
+    are enlarged to it.
+    """
     kb_crop: bool = False
     """Cut KITTI's benchmark crop (352x1216, at the bottom, centred) first."""
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -46,12 +48,15 @@ class DepthTrainConfig(_Frozen):
     """
 
     training: Optimisation
+    """Steps, batch, learning rate, precision and checkpoints."""
     augmentation: Augmentation
+    """How a picture becomes a training sample."""
     min_depth: float = Field(default=1e-3, ge=0)
+    """Metres. Ground truth up to here is not trained on. PixelFormer's published recipe has 1 m."""
     max_depth: float = 80.0
     """Metres. Ground truth outside (min_depth, max_depth] is not trained on."""
     gradient_weight: float = Field(default=0.5, ge=0)
-    """Of the gradient loss of relative models; metric ones have none."""
+    """Weight of the gradient loss of relative models; metric ones have none."""
     trim: float = Field(default=0.2, ge=0, lt=1)
     """Share of a picture's pixels, those of the largest error, that the loss of relative models leaves out."""
     alignment: Literal["median", "least_squares"] = "median"

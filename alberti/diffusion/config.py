@@ -27,38 +27,66 @@ class BaseConfig(_Frozen):
     """
 
     height: int = 128
+    """Height of training pictures, in pixels. Must divide by 2 to the number of halvings in VAE and UNet: 16 with the default
+    channels.
+    """
     width: int = 128
+    """Width of training pictures, in pixels; the same rule as for `height`."""
     prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
+    """What the UNet predicts: the noise, or the velocity `v` (Salimans & Ho 2022), which also trains well at the highest noise
+    levels.
+    """
     latent_channels: int = 4
+    """Channels of the VAE's latent. More keep more of a picture and are harder to generate."""
     vae_channels: tuple[int, ...] = (32, 64, 128)
+    """Channels of the VAE at each level, finest first. Each level after the first halves the size."""
     vae_layers: int = 2
+    """Residual blocks per level of the VAE."""
     unet_channels: tuple[int, ...] = (64, 128, 160)
+    """Channels of the UNet at each level, finest first. Each level after the first halves the size; the finest has no
+    attention.
+    """
     unet_layers: int = 1
+    """Residual blocks per level of the UNet."""
     head_dim: int = 32
+    """Channels per attention head of the UNet."""
     groups: int = 16
+    """Groups of the group normalisation in VAE and UNet; every channel number must divide by it."""
     text_width: int = 128
+    """Width of the text encoder, and of its output per token."""
     text_layers: int = 3
+    """Transformer layers of the text encoder."""
     text_heads: int = 4
+    """Attention heads per layer of the text encoder."""
     vocabulary: int = 1024
+    """Size of the tokenizer's vocabulary, trained on the captions of the data."""
     max_tokens: int = 48
+    """Longest caption in tokens; longer ones are cut."""
 
     vae: Optimisation = Optimisation(
         steps=8000, batch_size=128, lr=4e-4, warmup_steps=200, ema_decay=0.999,
         lr_schedule="cosine", weight_decay=0.0, checkpoint_every=1000, log_every=50,
     )  # fmt: skip
+    """How the VAE is trained."""
     unet: Optimisation = Optimisation(
         steps=20000, batch_size=256, lr=4e-4, warmup_steps=500, ema_decay=0.9995,
         lr_schedule="cosine", weight_decay=0.0, checkpoint_every=1000, log_every=50,
     )  # fmt: skip
-    """The UNet's and, with it, the text encoder's."""
+    """How the UNet and, with it, the text encoder are trained."""
     kl_weight: float = 3e-5
+    """Weight of the VAE's KL divergence, beside the L1 loss. Small, so that the latent keeps detail."""
     gradient_weight: float = 1.0
-    """Weight of the loss on image gradients at three scales, which keeps edges crisp, beside the L1 loss."""
+    """Weight of the VAE's loss on image gradients at three scales, beside the L1 loss. It keeps edges crisp."""
     caption_dropout: float = 0.1
+    """Probability that a sample is trained with the empty caption, which classifier-free guidance needs."""
     min_snr_gamma: float | None = 5.0
+    """Gamma of the min-SNR weights of the denoising loss (Hang et al. 2023); null: all noise levels count alike."""
     flip: bool = True
+    """Mirror each sample, picture and depth map together, with probability 0.5."""
     compile: bool = False
+    """Compile the networks with torch.compile: faster steps after a wait at the start."""
     channels_last: bool = False
+    """Keep pictures and weights in the channels-last memory layout, which is faster on some GPUs."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "BaseConfig":
@@ -110,30 +138,34 @@ class ConstraintSettings(_Frozen):
     """
 
     weight: NonNegativeFloat = 0.01
-    """Of the constraint's value in the loss."""
+    """Weight of the constraint in the loss. 0.01 is the paper's configuration."""
     vanishing_points: Literal["dataset", "detected"] = "dataset"
-    """Which vanishing points the constraint is to get: those of the data set, or those that ``annotate`` found in its pictures.
-    ``finetune`` takes points from its caller, who looks here.
+    """Which vanishing points the constraint gets: those of the data set, or those that stage `annotate` found in its pictures.
     """
     schedule: Literal["all", "alpha_bar", "t_max"] = "all"
-    """Noise levels that it acts at: all alike, weighted by alpha_bar, or those within ``t_min`` and ``t_max``."""
+    """Noise levels that the constraint acts at: `all` alike, as published; `alpha_bar`: weighted by the share of signal power;
+    `t_max`: from `t_min` to `t_max` only.
+    """
     t_min: NonNegativeInt = 0
+    """Least timestep, inclusive, at which the constraint acts under schedule `t_max`. 0 is clean."""
     t_max: NonNegativeInt = 1000
-    """The window of timesteps, inclusive, for schedule "t_max"."""
+    """Largest timestep, inclusive, at which the constraint acts under schedule `t_max`. 999 is pure noise in Stable Diffusion.
+    """
     num_lines: Lines = 1000
-    """Lines through each vanishing point."""
+    """Lines through each vanishing point along which pictures are compared."""
     decoder: Literal["full", "tiny"] = "full"
+    """What decodes the estimate for the constraint: the VAE's decoder, or the base's `tiny_decoder`, which is cheaper."""
     decode_chunk: NonNegativeInt = 0
-    """Images that the decoder holds in memory at once; 0: as many as fit in about 12 GiB, see ``ConstraintTerm``."""
+    """Pictures that the decoder holds in memory at once; 0: as many as fit in about 12 GiB."""
     rollout_steps: NonNegativeInt = 0
-    """0: the constraint acts on the one-step estimate, as published. Otherwise on pictures that the model samples itself in
-    this many steps from the batch's depth maps; ``schedule`` then has no say.
+    """0: the constraint acts on the one-step estimate, as published. Above: on pictures that the model samples itself in this
+    many steps from the batch's depth maps; `schedule` is then not used.
     """
     rollout_gradient_steps: PositiveInt = 2
     """Last steps of the rollout that gradients flow through; the memory of a training step grows with them."""
     compile_decoder: bool = False
-    """The constraint's decoder alone, channels last: with Stable Diffusion's VAE a step takes 1.6 times an unconstrained one's
-    instead of 3, after a minute of compiling.
+    """Compile the decoder that the constraint looks through, channels last. With Stable Diffusion's VAE a step then takes 1.6
+    times an unconstrained one's instead of 3, after a minute of compiling.
     """
 
     @model_validator(mode="after")
@@ -155,9 +187,10 @@ class FinetuneConfig(_Frozen):
     """
 
     training: Optimisation
+    """Steps, batch, learning rate, precision and checkpoints."""
 
     constraint: str | None = "perspective"
-    """A name of :data:`alberti.diffusion.constraints.CONSTRAINTS`; None fine-tunes without one."""
+    """A name of :data:`alberti.diffusion.constraints.CONSTRAINTS`; null: fine-tune without a constraint."""
     weight: NonNegativeFloat | None = None
     vanishing_points: Literal["dataset", "detected"] | None = None
     schedule: Literal["all", "alpha_bar", "t_max"] | None = None
@@ -171,23 +204,28 @@ class FinetuneConfig(_Frozen):
     compile_decoder: bool | None = None
 
     prediction_type: Literal["epsilon", "v_prediction", "flow"] | None = None
-    """What the base is expected to predict; a base that predicts something else is refused. None: whatever it
-    predicts.
-    """
+    """What the base is expected to predict; a base that predicts something else is refused. null: whatever it predicts."""
     train: Literal["unet", "controlnet", "all"] = "unet"
+    """Which networks are trained. The VAE and the text encoder never are."""
     lora_rank: int = Field(default=0, ge=0)
-    """0: all weights; otherwise low-rank adapters on the UNet's attention."""
+    """0: train all weights. Above: train low-rank adapters of this rank on the UNet's attention."""
     min_snr_gamma: float | None = None
+    """Gamma of the min-SNR weights of the denoising loss (Hang et al. 2023); null: all noise levels count alike."""
     flip: bool = True
+    """Mirror each sample (picture, depth map and vanishing points together) with probability 0.5."""
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a sample is trained with the empty caption."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, slower steps, the same result."""
     channels_last: bool = False
+    """Keep networks and pictures in the channels-last memory layout, which is faster on some GPUs."""
     compile: bool = False
-    """The denoiser, and the constraint's decoder with it."""
+    """Compile the denoiser, and the constraint's decoder with it, by torch.compile: faster steps after a wait at the start."""
 
     validate_every: int = Field(default=0, ge=0)
     """Steps between validation pictures; 0: none."""
     validation_samples: int = Field(default=4, gt=0)
+    """Number of validation pictures, the first of the data set."""
 
     @model_validator(mode="before")
     @classmethod
@@ -234,32 +272,34 @@ class VanishingGuidance(_Frozen):
     """Turning edges towards the scene's vanishing points while a picture is sampled; docs/method.md defines it."""
 
     strength: float = Field(default=1.6, gt=0)
-    """How far a latent value is moved at most by as many guided steps as the run has: each moves it by less than
-    strength / steps. Noise has a standard deviation of 1.
+    """The most that guidance moves a latent value over the whole sampling; each guided step moves it by less than strength /
+    steps. For scale: the noise has a standard deviation of 1.
     """
     alpha_min: float = Field(default=0.25, ge=0, le=1)
+    """Guidance acts from this alpha_bar on. alpha_bar is the share of signal power: 0 is noise, 1 is clean."""
     alpha_max: float = Field(default=1.0, ge=0, le=1)
-    """The window of denoising steps, by alpha_bar, the share of signal power: 0 is noise, 1 is clean."""
+    """Guidance acts up to this alpha_bar."""
     tolerance: float = Field(default=8.0, gt=0, le=45)
-    """Degrees by which an edge that is half stray misses its vanishing point."""
+    """Degrees. An edge that misses its vanishing point by this angle counts as half stray."""
     surfaces: bool = True
-    """Edges are turned only to those points that the surface they lie on contains, as the depth map has it; edges of
-    surfaces that are built along no vanishing point (trees, roofs, windscreens) are left alone. A picture whose manifest
-    row has no intrinsics is guided to all its points everywhere, and so are all pictures with false.
+    """true: an edge is turned only to vanishing points that its surface contains, by the depth map; edges on surfaces that
+    contain none (trees, roofs, windscreens) are left alone. false: every edge may turn to every point. A picture without
+    intrinsics is treated as with false.
     """
     balance: float = Field(default=0.5, ge=0, le=1)
     """0: stray edges are turned whichever way is nearest, which is mostly upright. 1: each surface is to have as many edges
     towards each of its points.
     """
     hold: float = Field(default=0.0, ge=0)
-    """Price on how much edge a picture has: guidance alone draws a third more line than the scene has. 0: none."""
+    """Price on the amount of edge in a picture. Guidance alone draws a third more line than the scene has. 0: no price."""
     hold_from: float = Field(default=0.7, ge=0, le=1)
     """The share of signal power from which steps ask that price. Early steps decide where lines are, late ones how many: asked
     early, the price costs straightness.
     """
     decoder: Literal["full", "tiny"] = "full"
+    """What decodes the estimate: the VAE's decoder, or the base's `tiny_decoder`, which is cheaper."""
     chunk: int = Field(default=8, gt=0)
-    """Images that go through denoiser and decoder with gradients at once."""
+    """Pictures that go through denoiser and decoder with gradients at once. Fewer need less memory."""
 
     @model_validator(mode="after")
     def _window(self) -> "VanishingGuidance":
@@ -272,20 +312,27 @@ class SampleConfig(_Frozen):
     """How pictures are generated."""
 
     steps: int = Field(default=50, gt=0)
+    """Denoising steps per picture."""
     solver: Literal["ddim", "dpm++"] = "ddim"
+    """`ddim`, or DPM-Solver++ of order two, which needs fewer steps."""
     guidance_scale: float = Field(default=7.5, ge=0)
-    """Classifier-free guidance (Ho & Salimans 2022); 1 or less: no second evaluation."""
+    """Scale of classifier-free guidance (Ho & Salimans 2022). 1 or less: none, and half the work."""
     negative_prompt: str = ""
+    """What classifier-free guidance leads away from; empty: the empty caption."""
     vanishing_guidance: VanishingGuidance | None = None
-    """None: pictures are sampled without regard to vanishing points."""
+    """Turns edges towards vanishing points while a picture is sampled; null: off."""
     batch_size: int = Field(default=8, gt=0)
-    """Images of a batch. Batches are cut along the data set's order, so it, not the number of processes, is part of
-    the result.
+    """Pictures per batch. Batches are cut along the data set's order, so it, not the number of processes, is part of the
+    result.
     """
     seed: int = 0
+    """Noise follows from this seed and the sample's id."""
     precision: Precision = "no"
+    """`no` computes in float32, `bf16` under autocast to bfloat16."""
     compile: bool = False
+    """Compile UNet and decoder with torch.compile: faster after a wait at the start."""
     channels_last: bool = False
+    """Keep networks in the channels-last memory layout, which is faster on some GPUs."""
 
 
 class TinyDecoderConfig(_Frozen):
@@ -295,11 +342,12 @@ class TinyDecoderConfig(_Frozen):
         steps=4000, batch_size=16, lr=5e-4, lr_schedule="cosine", warmup_steps=100, weight_decay=0.0,
         checkpoint_every=500, log_every=50,
     )  # fmt: skip
+    """Steps, batch, learning rate and checkpoints."""
     width: int = Field(default=64, gt=0)
     """Channels at every level."""
     blocks: int = Field(default=3, gt=0)
-    """Residual blocks a level."""
+    """Residual blocks per level."""
     estimates: float = Field(default=0.5, ge=0, le=1)
     """Share of samples that are the base's own one-step estimates at random noise levels, the rest are true latents."""
     gradient_weight: float = 1.0
-    """Of the loss on image gradients, beside the L1 loss."""
+    """Weight of the loss on image gradients, beside the L1 loss."""

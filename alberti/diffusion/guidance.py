@@ -4,7 +4,7 @@ At each denoising step of a window the clean latent x0 that the denoiser heads f
 edges of each of its surfaces are from a grid of lines to that surface's vanishing points, and the noisy latent is moved
 down that energy's gradient, which runs through decoder and denoiser as in diffusion posterior sampling (Chung et al. 2023)
 and universal guidance (Bansal et al. 2023).
-The energy is our own, :func:`alberti.losses.orientation.grid_misfit`; docs/method.md says what other routes gave.
+The energy is our own, :func:`alberti.losses.orientation.grid_misfit`; docs/log.md says what other routes gave.
 ``alberti/guidance.py`` brings it to pipelines of diffusers.
 """
 

@@ -2,7 +2,7 @@
 
 So the arms of an experiment, any batch size and any number of processes see the same noise for the same sample. Normal draws
 are counter-based: each value is a hash of (stream, position), computed for the whole batch at once where it is needed, so that
-a GPU does not wait for one generator a sample. Devices agree to rounding.
+a GPU does not wait for one generator per sample. Devices agree to rounding.
 """
 
 import math

@@ -27,7 +27,7 @@ class Call:
 
     @property
     def latents(self) -> Any:
-        """The noisy latents, with whatever is concatenated to them: a tensor, or a list of one a picture."""
+        """The noisy latents, with whatever is concatenated to them: a tensor, or a list of one per picture."""
         return self.args[0] if self.args else self.kwargs[self._latent_name()]
 
     def with_latents(self, latents: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

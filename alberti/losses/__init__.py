@@ -1,4 +1,4 @@
-"""Training losses: each a function that returns one value an image, (B,).
+"""Training losses: each a function that returns one value per image, (B,).
 
 Names are imported when first used: the losses of depth need no perspective loss.
 """

@@ -1,7 +1,7 @@
 """The perspective loss: edges that point at the vanishing points, compared line by line with those of a true image.
 
 Upadhyay et al., "Enhancing Diffusion Models with 3D Perspective Geometry Constraints", ACM TOG 42(6), 2023. What is
-fixed here and what the paper leaves open: docs/method.md.
+fixed here and what the paper leaves open: docs/perspective_loss.md.
 """
 
 import functools

@@ -21,7 +21,7 @@ def bootstrap_interval(
     All columns share their resamples, and so does every call with the same n, ``resamples`` and ``seed``.
 
     Args:
-        values: (n,) or (n, k), a row an image.
+        values: (n,) or (n, k), one row per image.
         groups: the scene of each image, where several images show one: whole scenes are resampled then, and a draw's mean is
             over the images that its scenes have.
         level: the interval's nominal coverage.

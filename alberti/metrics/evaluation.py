@@ -1,4 +1,4 @@
-"""Scores whole sets of predictions: a row an image, means, confidence intervals, and what they were computed under."""
+"""Scores whole sets of predictions: one row per image, means, confidence intervals, and what they were computed under."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,7 +80,7 @@ class Evaluation:
     """The result of an evaluation."""
 
     rows: "pd.DataFrame"
-    """A row an image: ``id``, the metrics, the further columns of :func:`alberti.metrics.depth.score_image`, and
+    """One row per image: ``id``, the metrics, the further columns of :func:`alberti.metrics.depth.score_image`, and
     protocol, ground truth and alignment, so that the table says by itself what it is."""
     summary: dict[str, Any]
     """Means over images under the metrics' names; ``n``, ``protocol``, ``ground_truth``, ``alignment``, ``split``,
@@ -369,8 +369,8 @@ def _one_factor(table: "pd.DataFrame") -> list[str]:
     factor = float(np.exp(off))
     return [
         f"predictions are {factor:.3g} times the ground truth in every image (within {100 * np.expm1(spread):.1f} %), as with "
-        f"another unit: 16-bit PNGs are read as 256 a metre, and {256 * factor:.0f} a metre would look so. If it is the unit, "
-        f"divide them by {factor:.3g}"
+        f"another unit: 16-bit PNGs are read as 256 per metre, and {256 * factor:.0f} per metre would look so. If it is the "
+        f"unit, divide them by {factor:.3g}"
     ]
 
 

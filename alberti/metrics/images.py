@@ -172,7 +172,7 @@ def evaluate_pictures(
         workers: processes that look for lines; above 1, a script that calls this needs its ``if __name__ == "__main__":``.
 
     Returns:
-        A flat summary and a table with a row a picture. For each column ``c`` of numbers the summary holds the mean
+        A flat summary and a table with one row per picture. For each column ``c`` of numbers the summary holds the mean
         ``c`` over the pictures that have it, the interval ``c_low``, ``c_high`` and their number ``c_n``; beside them
         ``n``, ``n_points_found`` (pictures whose points were found in their pair), ``n_reference``, ``extractor``,
         ``frechet_distance`` (squared), ``kernel_distance`` with its interval.

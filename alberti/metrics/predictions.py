@@ -51,7 +51,7 @@ def missing_text(folder: str | Path, missing: Sequence[str], frames: Sequence[An
     there = sorted(path for path in _files(folder) if path.stem not in ids and path.name != SIDECAR)
     shown = ", ".join(path.relative_to(folder).as_posix() for path in there[:5]) or "no other file"
     more = f" and {len(there) - 5} more" if len(there) > 5 else ""
-    stack = "; one file for all frames is not read: save one a frame" if len(there) == 1 < len(frames) else ""
+    stack = "; one file for all frames is not read: save one per frame" if len(there) == 1 < len(frames) else ""
     return f"{names_missing(missing, len(frames), str(folder))}; found {shown}{more}{stack}"
 
 
@@ -63,7 +63,7 @@ def names_missing(missing: Sequence[str], count: int, where: str) -> str:
 
 def _check_folder(folder: Path) -> None:
     if folder.is_file():
-        raise DataError(f"{folder}: a file; --predictions is the folder that holds a file a frame, <id>.npy or <id>.png")
+        raise DataError(f"{folder}: a file; --predictions is the folder that holds one file per frame, <id>.npy or <id>.png")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of predictions")
 

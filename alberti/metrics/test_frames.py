@@ -126,7 +126,7 @@ _OPENERS: dict[str, Callable[[TestSet, str], OpenTestSet]] = {
 
 
 class FolderReader:
-    """A data set of ours, or a plain folder of pictures with depth maps in metres below ``depth/`` (16 bits, 256 a metre)."""
+    """A data set of ours, or a plain folder of pictures with depth maps in metres below ``depth/`` (16 bits, 256 per metre)."""
 
     def __init__(self, root: Path):
         from alberti.data.manifest import Dataset
@@ -135,7 +135,7 @@ class FolderReader:
         self.dataset.require_metric_depth()
 
     def frames(self, split: str | None) -> list[Any]:
-        """All samples, or those whose ids a file lists, one a line."""
+        """All samples, or those whose ids a file lists, one per line."""
         if split is None:
             return list(self.dataset)
         wanted = [line.strip() for line in Path(split).read_text(encoding="utf-8").splitlines() if line.strip()]

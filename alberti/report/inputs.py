@@ -22,7 +22,7 @@ _KITTI_DRIVE = re.compile(r"(\d{4}_\d\d_\d\d_drive_\d{4})_")
 
 @dataclass(frozen=True)
 class Result:
-    """An evaluation: the summary as written to JSON, and its table with a row a picture (column ``id``)."""
+    """An evaluation: the summary as written to JSON, and its table with one row per picture (column ``id``)."""
 
     summary: Mapping[str, Any]
     rows: "pd.DataFrame"

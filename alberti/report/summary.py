@@ -89,7 +89,8 @@ def headlines(summary: Summary) -> dict[str, dict[str, Any]]:
 
 
 def plot_rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
-    """Rows for DVC's plots: ``images``, a row an arm; ``depth``, on the first test set, a row a model and arm under one name.
+    """Rows for DVC's plots: ``images``, one row per arm; ``depth``, on the first test set, one row per model and arm, whose
+    names stand together as one.
 
     A table without rows is left out, and so no plot is empty.
     """
@@ -225,7 +226,7 @@ class _Sample:
 
 
 def _distances(inputs: ReportInputs) -> Summary:
-    """Distances between sets of pictures: one number a seed, so that intervals are over seeds alone (Student's t)."""
+    """Distances between sets of pictures: one number per seed, so that intervals are over seeds alone (Student's t)."""
     found: dict[str, dict[str, np.ndarray]] = {}
     single = {name: [result] for name, result in inputs.references.items()}
     runs = {arm: inputs.over_seeds(f"the pictures of {arm}", seeds) for arm, seeds in inputs.images.items()}

@@ -98,7 +98,7 @@ def analyse(table: pd.DataFrame, design: Design) -> dict[str, Any]:
 
 
 def rater_table(table: pd.DataFrame, rules: Rules) -> pd.DataFrame:
-    """A row a rater: what the rules look at, and ``excluded``: the first rule that leaves the rater out, or ""."""
+    """One row per rater: what the rules look at, and ``excluded``: the first rule that leaves the rater out, or ""."""
     rows = [_rater_row(str(rater), answers, rules) for rater, answers in table.groupby("rater", sort=True)]
     columns = ["rater", "answers", "finished", "catch_right", "catch", "repeats_agreeing", "repeats", "median_ms", "left_share"]
     return pd.DataFrame(rows, columns=[*columns, "excluded"]).set_index("rater")

@@ -1,4 +1,4 @@
-"""Raw answers: one JSON object a line, each complete in itself, whoever collected it."""
+"""Raw answers: one JSON object per line, each complete in itself, whoever collected it."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -31,7 +31,7 @@ def labelling_interface(study: Study) -> str:
 
 
 def export_tasks(folder: Path, out: Path, raters: int, image_prefix: str) -> int:
-    """Write ``out``: interface.xml, a file of tasks a rater, and pictures/; returns the number of raters.
+    """Write ``out``: interface.xml, one file of tasks per rater, and pictures/; returns the number of raters.
 
     Import one file into one project: its tasks are one rater's series, and several annotators may do them all.
     """

@@ -17,15 +17,17 @@ class Optimisation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(gt=0)
+    """Optimizer steps of the whole training."""
     batch_size: int = Field(gt=0)
-    """Samples a step, over all processes and micro-batches."""
+    """Samples per step, over all processes and micro-batches."""
     accumulate: int = Field(default=1, gt=0)
     """Micro-batches that a step's samples are cut into, each batch_size // accumulate: less memory for the same result."""
     lr: float = Field(gt=0)
-    """Learning rate behind the warm-up."""
+    """Learning rate after the warm-up."""
     lr_schedule: Literal["constant", "cosine", "polynomial"] = "constant"
     """From ``lr`` down to ``lr_final`` at the last step; "polynomial" has the power 0.9, "constant" stays at ``lr``."""
     lr_final: float = Field(default=0.0, ge=0)
+    """Learning rate at the last step. Not used by `constant`."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises linearly from nothing."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -33,10 +35,11 @@ class Optimisation(BaseModel):
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW's running averages of the gradient and of its square."""
     grad_clip: float = Field(default=1.0, ge=0)
-    """Largest norm of the gradient of all weights together; 0: as it is."""
+    """Largest norm of the gradient of all weights together; larger ones are scaled down to it. 0: no limit."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """What a step keeps of the weights' exponential moving average; 0: no average, the last weights are the result."""
     precision: Precision = "no"
+    """Of forward and backward passes: `no` computes in float32, `bf16` under autocast to bfloat16. Weights stay in float32."""
     checkpoint_every: int = Field(default=0, ge=0)
     """Steps between checkpoints; 0: none."""
     keep: int = Field(default=2, gt=0)
@@ -49,7 +52,7 @@ class Optimisation(BaseModel):
     changes.
     """
     seed: int = 0
-    """Of data order, noise, augmentation, dropout and, where a network starts from random weights, those."""
+    """Of data order, noise, augmentation and dropout, and of the first weights of a network that starts from random ones."""
 
     def key(self) -> dict[str, Any]:
         """What of the settings changes the result, JSON-able; how often to checkpoint and how to launch kernels does not."""

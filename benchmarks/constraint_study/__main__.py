@@ -1,4 +1,4 @@
-"""What each constraint sees, and what following it does: measured on rendered streets, drawn, explained in docs/method.md.
+"""What each constraint sees, and what following it does: measured on rendered streets, drawn, explained in docs/log.md.
 
     python benchmarks/constraint_study --out study.json                              # all parts
     python benchmarks/constraint_study --out study.json --parts levels --count 24    # one part; the others in the file stay

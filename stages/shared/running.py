@@ -40,7 +40,7 @@ def run_stage(
     if processes == "one" and not is_main():
         return
     name = Path(inspect.getfile(stage)).stem
-    arguments = _parser(getattr(stage, "__globals__", {}).get("__doc__"), named=name not in _SINGLE).parse_args()
+    arguments = stage_parser(getattr(stage, "__globals__", {}).get("__doc__"), named=name not in _SINGLE).parse_args()
 
     def call() -> None:
         # DVC sees only what is written out; by hand, or from a makefile, a shorter file does
@@ -61,16 +61,17 @@ def run_stage(
     sys.exit(exit_code_of(call))
 
 
-def _parser(description: str | None, named: bool) -> argparse.ArgumentParser:
+def stage_parser(description: str | None, named: bool) -> argparse.ArgumentParser:
+    """The command line of a stage; ``named``: it has instances."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", default="params.yaml", help="params file (default: params.yaml)")
-    parser.add_argument("--root", default=".", help="folder of the run: what stages read of each other and write (default: .)")
-    parser.add_argument("--project", default=".", help="where pretrained/ and relative paths of params begin (default: .)")
+    parser.add_argument("--root", default=".", help="folder of the run, where stages read and write (default: .)")
+    parser.add_argument("--project", default=".", help="folder that relative paths in params start from (default: .)")
     if named:
         parser.add_argument(
             "--name",
             required=True,
-            help="the instance: what stands behind the @ in `dvc stage list`; with one seed its number may be left out",
+            help="the instance: what follows the @ in `dvc stage list`; with one seed the seed's number can be left out",
         )
     return parser
 

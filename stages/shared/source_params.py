@@ -32,18 +32,19 @@ class SceneParams(Section):
     """Streets to render."""
 
     splits: dict[str, int]
-    """How many images each split gets; a role without splits has one, `all`."""
+    """Number of images per split; a role without splits has one, `all`."""
     width: int = Field(gt=0)
-    """Pixels."""
+    """Width in pixels."""
     height: int = Field(gt=0)
-    """Pixels."""
+    """Height in pixels."""
     style: str
     """One of `alberti.data.scenes.STYLES`, or `mixed`."""
     camera: str = "street"
     """One of `alberti.data.scenes.config.CAMERAS`."""
     supersample: int = Field(default=2, ge=1, le=4)
-    """Samples a pixel along each axis."""
+    """Samples per pixel along each axis; 2 means 4 samples per pixel."""
     seed: int
+    """Each street follows from this seed, the role and the street's number."""
 
     @property
     def count(self) -> int:
@@ -54,9 +55,11 @@ class NativeSource(Section):
     """One of several data sets of a role, read where it lies."""
 
     source: Literal["folder", "holicity", "vkitti2", "synthia_al"]
+    """The reader: the data set of that name, or `folder` for any pictures."""
     root: str
+    """Folder of the data; a relative one starts at the project's folder."""
     limit: int | None = Field(default=None, gt=0)
-    """At most so many frames, spread evenly; null: all."""
+    """Number of frames at most, spread evenly; null: all."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The reader's own settings: see docs/data.md."""
 
@@ -74,9 +77,13 @@ class SourceParams(Section):
     """Where one role's data come from: rendered here (`scenes`), read where they lie (`root`), or several such (`sources`)."""
 
     source: Literal["scenes", "kitti", "kitti_objects", "diode", "folder", "holicity", "vkitti2", "synthia_al", "several"]
+    """The reader: `scenes` renders streets, `several` joins the data sets in `sources`, the others read the data set of that
+    name. `kitti`, `kitti_objects` and `diode` are for test sets; `kitti` also for role `kitti`.
+    """
     root: str | None = None
+    """Folder of the data; a relative one starts at the project's folder. Needed by all sources but `scenes` and `several`."""
     limit: int | None = Field(default=None, gt=0)
-    """At most so many frames, spread evenly; null: all. Not for `scenes`, which have a count."""
+    """Number of frames at most, spread evenly; null: all. Not for `scenes`, which have a count."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The reader's own settings: see docs/data.md. Of `kitti`: the list of frames of each split."""
     fit: Fit | None = None
@@ -157,7 +164,7 @@ def _check_lists(options: dict[str, Any]) -> None:
 
 
 class PrepareParams(Section):
-    """Section `prepare`: a source a role. Further names are further test sets, as `test` is one."""
+    """Section `prepare`: one source per role. Any further name is one more test set, like `test`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
     __pydantic_extra__: dict[str, SourceParams] = Field(init=False)
@@ -169,7 +176,7 @@ class PrepareParams(Section):
     kitti: SourceParams
     """KITTI's training and validation splits."""
     test: SourceParams
-    """Only ever tested on."""
+    """Tested on, and never trained on."""
 
     def roles(self) -> dict[str, SourceParams]:
         """Every role's source by name."""

@@ -290,7 +290,7 @@ def _notes_of(rows):
 
 
 @pytest.mark.parametrize(
-    ("factor", "text"), [(100 / 256, "0.39.* times.*100 a metre"), (500 / 256, "1.9.* times"), (0.8, "0.8.* times")]
+    ("factor", "text"), [(100 / 256, "0.39.* times.*100 per metre"), (500 / 256, "1.9.* times"), (0.8, "0.8.* times")]
 )
 def test_one_factor_over_all_images_is_told_of(factor, text):
     truth = truths()

@@ -77,7 +77,14 @@ def test_base_trained_on_streets_rendered_for_it(here: Path, stage: Stage) -> No
     assert code == 0, stderr
     made = json.loads((here / "models/base/provenance.json").read_text())
     assert "count 6" in made["inputs"]["pictures"]
-    further = {"splits": {"all": 4}, "style": "mixed", "camera": "driving", "seed": 6, "width": 2 * size["width"], "height": size["height"]}
+    further = {
+        "splits": {"all": 4},
+        "style": "mixed",
+        "camera": "driving",
+        "seed": 6,
+        "width": 2 * size["width"],
+        "height": size["height"],
+    }
     (here / "models/base").rename(here / "models/first")
     values["base"] |= {"start": "models/first", "further": [further]}
     values["base"]["train"]["unet"]["batch_size"] = 4
@@ -86,14 +93,18 @@ def test_base_trained_on_streets_rendered_for_it(here: Path, stage: Stage) -> No
     assert code == 0, stderr
     onward = json.loads((here / "models/base/provenance.json").read_text())
     assert set(onward["inputs"]) == {*made["inputs"], f"pictures, {further['width']} x {further['height']}", "models/first"}
-    autoencoders = [(here / "models" / name / "vae/diffusion_pytorch_model.safetensors").read_bytes() for name in ("first", "base")]
+    autoencoders = [
+        (here / "models" / name / "vae/diffusion_pytorch_model.safetensors").read_bytes() for name in ("first", "base")
+    ]
     assert autoencoders[0] == autoencoders[1]
 
     values["base"] |= {"start": "models/none"}
     (here / "params.yaml").write_text(yaml.safe_dump(values))
     code, stderr = stage("base")
     assert code == 1
-    assert "models/none" in stderr and "base.start" in stderr and "Traceback" not in stderr
+    assert "models/none" in stderr
+    assert "base.start" in stderr
+    assert "Traceback" not in stderr
     values["base"] |= {"start": None, "further": []}
     values["base"]["scenes"]["width"] *= 2
     (here / "params.yaml").write_text(yaml.safe_dump(values))

@@ -62,7 +62,7 @@ class Frame:
 
 
 def read_split(path: str | Path) -> list[Frame]:
-    """Read a list of frames, one a line, in the list's order; blank lines are skipped.
+    """Read a list of frames, one per line, in the list's order; blank lines are skipped.
 
     Three forms are read: ``<date>/<drive> <frame> [l|r]`` (monodepth2, zero-padded or not), BTS's three columns
     ``<image path> <annotated depth path or None> <focal>``, and plain paths of images or of annotated depth. Paths may be
@@ -86,7 +86,7 @@ def read_split(path: str | Path) -> list[Frame]:
 
 
 def split_hash(ids: Iterable[str]) -> str:
-    """SHA-256 that names a set of images, whatever the list's form and order: over the sorted ids, one a line."""
+    """SHA-256 that names a set of images, whatever the list's form and order: over the sorted ids, one per line."""
     return hashlib.sha256("".join(f"{name}\n" for name in sorted(ids)).encode()).hexdigest()
 
 

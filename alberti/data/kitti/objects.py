@@ -37,7 +37,7 @@ class KittiObjectReader:
         self.root = found[0]
 
     def frames(self, split: str | Path | None = None) -> list[ObjectFrame]:
-        """All frames, sorted, or those that a file lists by number, one a line."""
+        """All frames, sorted, or those that a file lists by number, one per line."""
         if split is None:
             names = sorted({path.stem for path in (self.root / "image_2").iterdir() if path.suffix in _SUFFIXES})
         else:

@@ -21,7 +21,7 @@ def kitti_samples(
     forward_vanishing_point: bool = False,
     hashes: "KittiHashes | None" = None,
 ) -> Iterator[Sample]:
-    """Yield a manifest row a frame, image paths relative to the reader's ``raw``.
+    """Yield one manifest row per frame, image paths relative to the reader's ``raw``.
 
     Args:
         frames: frames, or the path of a split file.
@@ -123,6 +123,6 @@ def _sample(reader: KittiReader, frame: Frame, depth: str | None, split: str | N
 
 
 def write_lidar_depth(reader: KittiReader, frames: Sequence[Frame], folder: str | Path) -> None:
-    """Write every frame's scan, projected as depth along the optical axis, as ``folder/<id>.png`` (16 bits, 256 a metre)."""
+    """Write every frame's scan, projected as depth along the optical axis, as ``folder/<id>.png`` (16 bits, 256 per metre)."""
     for frame in frames:
         write_depth(Path(folder) / f"{frame.id}.png", reader.depth(frame, "lidar_z"))
