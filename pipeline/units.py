@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,10 @@ def chosen(units: Sequence[Unit], only: Sequence[str]) -> list[Unit]:
     known = {unit.id: unit for unit in units}
     for name in only:
         if name not in known and name not in {unit.stage for unit in units}:
-            stages = ", ".join(dict.fromkeys(unit.stage for unit in units))
-            raise ConfigError(f"--only {name}: neither a stage ({stages}) nor an instance such as {units[-1].id}")
+            stages = list(dict.fromkeys(unit.stage for unit in units))
+            near = get_close_matches(name, [*known, *stages], n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"--only {name}: neither a stage ({', '.join(stages)}) nor an instance{hint}")
     wanted: set[str] = set()
     stack = [unit.id for unit in units if not only or unit.id in only or unit.stage in only]
     while stack:

@@ -1,8 +1,8 @@
 """Stage prepare@<role>: one role's data set in `data/<role>/`.
 
 For your own data it writes only a list of the files, and copies nothing, unless the params ask for another size (`fit`) or
-for depth that your data lack (`estimate_depth`). Rendered streets of `kitti` and the test sets are written in KITTI's layout, so that
-the reader for KITTI reads them too.
+for depth that your data lack (`estimate_depth`). Rendered streets of `kitti` and the test sets are written in KITTI's layout,
+so that the reader for KITTI reads them too.
 """
 
 import importlib

@@ -21,3 +21,4 @@ class DepthEstimateConfig(BaseModel):
     they say nothing, `inverse`.
     """
     batch_size: int = Field(default=8, gt=0)
+    """Pictures that go through the model at once."""

@@ -17,6 +17,7 @@ from alberti.data.sources import check_metres
 from alberti.depth.models import SIDECAR, DepthModel
 from alberti.depth.predict import predict_batch
 from alberti.errors import CheckpointError, ConfigError, DataError
+from alberti.extras import extra
 from alberti.files import atomic_file, sha256_file, sha256_json
 from alberti.progress import Progress
 from alberti.reading import first_line
@@ -129,7 +130,8 @@ def _kind_of(config: Any) -> str | None:
 
 
 def _load_transformers(config: DepthEstimateConfig) -> tuple[Any, Any]:
-    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+    with extra("depth", "a depth model of transformers"):
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
     branch = config.revision or "main"
     try:

@@ -84,7 +84,7 @@ def test_a_failed_unit_stops_only_what_needs_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_server_and_stopped_make_leave_nothing_behind_that_writes(tmp_path: Path) -> None:
-    long = "base_depth.pixelformer.train.training.steps=200"
+    long = "base_depth.pixelformer.train.training.steps=4000"
     run, path = tmp_path / "run", plan(tmp_path, long)
     command = ["make", "-f", str(path), f"RUN={run}", f"PYTHON={sys.executable}", "-j2"]
     env = _environment()
@@ -129,6 +129,8 @@ def test_the_longest_chain_goes_first() -> None:
     assert [one.id for one in longest_first(units)] == ["start", "end", "long", "short"]
     assert [[one.id for one in wave] for wave in levels(units)] == [["short", "start", "long"], ["end"]]
     assert [one.id for one in chosen(units, ["end"])] == ["start", "end"]
+    with pytest.raises(ConfigError, match="did you mean start"):
+        chosen(units, ["starts"])
     with pytest.raises(ConfigError, match="--only nosuch: neither a stage"):
         chosen(units, ["nosuch"])
 

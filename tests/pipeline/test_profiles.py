@@ -13,7 +13,7 @@ from stages.shared.graph import check_graph
 from stages.shared.params import check_params, first_difference, load_params
 
 PROFILES = profiles.profiles()
-_GPU = ("base", "guidance", "photos", "real", "tiny_decoder", "trials")
+_GPU = ("base", "base_wide", "guidance", "photos", "real", "real_arms", "tiny_decoder", "trials")
 EXPERIMENTS = [*(("gpu", name) for name in _GPU), ("default", "laptop")]
 
 
