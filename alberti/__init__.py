@@ -1,0 +1,1 @@
+"""Linear perspective for latent diffusion models: losses, guidance, geometry and evaluation."""

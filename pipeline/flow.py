@@ -9,12 +9,14 @@ import contextlib
 import heapq
 import os
 import queue
+import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, Self
 
 from prefect import flow, get_run_logger, runtime
@@ -143,6 +145,28 @@ class Machines:
         """Called once the future has ended."""
 
 
+@contextlib.contextmanager
+def _interrupts_end_units() -> Iterator[None]:
+    """SIGINT ends the units before it interrupts anything.
+
+    A worker that is told to stop sends it twice, and the second one could else interrupt what the first one began: the pool
+    then waits for units that nobody ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        stop_units()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class ThreadMachines(Machines):
     """This machine: so many units at once, GPUs dealt out to those that use one, no more memory than there is."""
 
@@ -160,14 +184,17 @@ class ThreadMachines(Machines):
 
     def __enter__(self) -> Self:
         allow_units()
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(_interrupts_end_units())
         self._tasks.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            stop_units()
-        self._tasks.__exit__(*error)
-        prefork.stop(self._workspace)
+        with self._stack:
+            if error[0] is not None:
+                stop_units()
+            self._tasks.__exit__(*error)
+            prefork.stop(self._workspace)
 
     def fits(self, name: str) -> bool:
         if not self._gpu:

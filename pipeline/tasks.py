@@ -173,7 +173,7 @@ def _let_go(process: "subprocess.Popen[bytes]") -> None:
 def stop_units() -> None:
     """End every unit that this process runs, and start no other."""
     _stopping.set()
-    for process in list(_running):
+    for process in _running.copy():
         _let_go(process)
 
 

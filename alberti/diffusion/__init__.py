@@ -1,0 +1,1 @@
+"""Latent diffusion models: their parts, constraints, training and sampling."""
