@@ -234,3 +234,32 @@ def test_kills_and_what_follows(small_project: Path, prefect_environment: dict[s
     os.kill(sleeping.pid, signal.SIGTERM)
     assert wait_until(lambda: not sleepers(small_project), 15) < 10
     sleeping.wait(60)
+
+
+INTERRUPTED = """
+import os, sys, threading
+from pathlib import Path
+from pipeline import flow, tasks
+here = Path(sys.argv[1])
+unit = threading.Thread(target=tasks.run_supervised, args=(["sleep", "600"], here, dict(os.environ), here / "log", print))
+with flow._interrupts_end_units():
+    unit.start()
+    print("on", flush=True)
+    try:
+        unit.join()
+    finally:
+        unit.join()
+"""
+
+
+def test_a_second_interrupt_does_not_keep_a_unit_alive(tmp_path: Path, project: Path) -> None:
+    """A Prefect worker that is told to stop interrupts the flow twice at once."""
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    with subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "on\n"
+        wait_until(lambda: sleepers(tmp_path), 10)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+        wait_until(lambda: not sleepers(tmp_path), 10)
+        assert process.wait(timeout=10) != 0
