@@ -13,7 +13,7 @@ repro: $(STAMP)
 	@python -m pipeline.summary
 
 smoke: $(STAMP)
-	python -m pipeline.workspace smoke
+	python -m pipeline.workspace smoke --warm
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 python -m pytest -n auto --maxprocesses 4 --dist worksteal

@@ -7,6 +7,7 @@ The copy stays, so that the next run of the profile finds its outs, lock file an
 
 import argparse
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from alberti.errors import AlbertiError, ConfigError
 from alberti.files import sha256_json, write_text
+from pipeline import prefork
 from pipeline.profiles import compose, dump
 from pipeline.summary import print_summary
 
@@ -104,15 +106,39 @@ def main() -> None:
     )
     parser.add_argument("profile", nargs="?", default="default", help="a profile of conf/profile/ (default: default)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="stages run in forks of a process that has their imports done, their output in logs/stages.log: for short stages",
+    )
     options = parser.parse_args()
     try:
         with open_workspace(Path.cwd(), options.profile, options.overrides) as workspace:
-            done = subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=workspace)
-            if done.returncode == 0:
+            code = _reproduce(workspace, options.warm and os.name == "posix")
+            if code == 0:
                 print_summary(workspace)
     except AlbertiError as error:
         sys.exit(f"error: {error}")
-    sys.exit(done.returncode)
+    sys.exit(code)
+
+
+def _reproduce(workspace: Path, warm: bool) -> int:
+    """`dvc repro` in ``workspace``; its exit code."""
+    command = [sys.executable, "-m", "dvc", "repro"]
+    if not warm:
+        return subprocess.run(command, cwd=workspace).returncode
+    log, programs = workspace / "logs" / "stages.log", workspace / ".alberti" / "warm"
+    log.unlink(missing_ok=True)
+    prefork.shim(programs, workspace)
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "ALBERTI_UNIT": log.stem}
+    try:
+        code = subprocess.run(command, cwd=workspace, env=environment).returncode
+    finally:
+        prefork.stop(workspace)
+    if code and log.is_file():
+        print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]), file=sys.stderr)
+        print(f"the stages' output: {log}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

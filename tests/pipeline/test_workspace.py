@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from project_tools import environment
 
 from alberti.errors import ConfigError
 from pipeline.workspace import open_workspace
@@ -63,3 +64,13 @@ def test_without_git(small: Path, tmp_path: Path) -> None:
     shutil.rmtree(small / ".git")
     with pytest.raises(ConfigError, match="Git"), open_workspace(small, "smoke"):
         pass
+
+
+def test_a_warm_run_says_why_a_stage_failed(project_copy: Path) -> None:
+    """With stages of the project's own, in forks of one process."""
+    overrides = ["base.source=path", "base.path=/nowhere/base"]
+    command = [sys.executable, "-m", "pipeline.workspace", "smoke", *overrides, "--warm"]
+    done = subprocess.run(command, cwd=project_copy, env=environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "/nowhere/base" in done.stderr
+    assert "logs/stages.log" in done.stderr
