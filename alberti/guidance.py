@@ -94,7 +94,7 @@ class VanishingGuidance:
         through: Literal["denoiser", "decoder"] = "denoiser",
         checkpointing: bool | None = None,
     ):
-        if strength < 0 or every < 1 or through not in ("denoiser", "decoder"):
+        if not 0 <= strength < float("inf") or every % 1 != 0 or every < 1 or through not in ("denoiser", "decoder"):
             raise ConfigError(
                 "guidance: expected strength >= 0, every >= 1 and through 'denoiser' or 'decoder', got "
                 f"{strength}, {every}, {through!r}"
@@ -210,6 +210,8 @@ def _scene(points: Any, depth: np.ndarray | None, camera: Camera | None, use_sur
             )
     surfaces = None
     if points is not None and len(points):
+        if not np.asarray(points).any(axis=1).all():
+            raise DataError("vanishing_points: (0, 0, 0) is no point of the projective plane; leave out what is absent")
         points = stack_vanishing_points([points])[0].astype(np.float64)
         if use_surfaces and depth is not None and camera is not None:
             surfaces = points_on_surfaces(depth, points, camera)

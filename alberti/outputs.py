@@ -30,6 +30,12 @@ def check_output_file(out: Path, inputs: Iterable[Path | None], *, option: str =
     _check_writable(out, option)
 
 
+def check_output_picture(out: Path, inputs: Iterable[Path | None], *, option: str = "--out") -> None:
+    """Refuse a picture to write that names or lies inside one of ``inputs``, or whose place takes no file."""
+    _check_apart(out, inputs, option)
+    _check_writable(out, option)
+
+
 def check_output_folder(out: Path, inputs: Iterable[Path | None], *, option: str = "--out", around: bool = True) -> None:
     """Refuse a folder to write that is a file, or names or lies inside one of ``inputs``.
 

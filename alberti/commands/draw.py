@@ -12,6 +12,7 @@ import typer
 from alberti.commands.options import at_home, check_device
 from alberti.errors import ConfigError, DataError
 from alberti.extras import require_extra
+from alberti.outputs import check_output_picture
 
 if TYPE_CHECKING:
     from alberti.geometry.camera import Camera
@@ -43,6 +44,10 @@ def draw(
     depth_model = None if depth_model is None else at_home(depth_model)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg") or out.is_dir():
         raise ConfigError(f"--out: expected the name of a picture, .png or .jpg, got {out}")
+    for path in (out, out.with_suffix(".compare.png")) if compare else (out,):
+        check_output_picture(path, [source, depth_model, Path(base)])
+    if not depth_scale > 0:
+        raise ConfigError(f"--depth-scale: expected a number above 0, got {depth_scale}")
     wanted = None if size is None else parse_size(size)
     scene_on = _scene_of(source, depth_scale, focal, depth_model)
     require_extra("diffusion", "alberti draw")
@@ -62,7 +67,7 @@ def draw(
     options: dict[str, Any] = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
     options |= {"steps": steps, "seed": seed}
     points = scene.vanishing_points()
-    if len(points):
+    if len(points) and strength > 0:
         guide = VanishingGuidance(
             points,
             depth=scene.depth if scene.metric else None,
@@ -75,7 +80,8 @@ def draw(
     else:
         guided = draw_picture(pipe, scene.depth, prompt, **options)
     write_image(out, guided)
-    print(f"{out}: {guided.shape[1]} x {guided.shape[0]}, {scene.told(len(points))}")
+    told = scene.told(len(points)) if strength > 0 else "strength 0, so it is not guided"
+    print(f"{out}: {guided.shape[1]} x {guided.shape[0]}, {told}")
     if compare:
         beside = out.with_suffix(".compare.png")
         plain = draw_picture(pipe, scene.depth, prompt, **options)
@@ -157,11 +163,14 @@ def _read_depth(source: Path, scale: float) -> np.ndarray | None:
     from PIL import Image
 
     from alberti.images import read_depth
+    from alberti.reading import read_array
 
+    if source.is_dir():
+        raise DataError(f"{source}: a folder; name one depth map or photo")
     if not source.is_file():
         raise DataError(f"{source}: no such depth map or photo")
     if source.suffix.lower() == ".npy":
-        values = np.load(source, allow_pickle=False)
+        values = read_array(source, what="depth map")
         if values.ndim != 2 or not np.isfinite(values).all() or (values < 0).any():
             raise DataError(f"{source}: expected (H, W) finite metres, 0 = no measurement, got {values.dtype} {values.shape}")
         return values.astype(np.float32)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alberti.diffusion.folders import component_config, locate
 from alberti.diffusion.objective import normalise_depth
-from alberti.errors import CheckpointError, ConfigError
+from alberti.errors import CheckpointError, ConfigError, DataError
 from alberti.families.adapters import family_of
 from alberti.families.denoisers import DEPTH_MODE_XL_UNION
 
@@ -81,6 +81,8 @@ def condition_inputs(pipe: Any, depth: np.ndarray) -> dict[str, Any]:
     shade = np.rint(255 * (values[0, 0].numpy() + 1) / 2).astype(np.uint8)
     picture = Image.fromarray(np.repeat(shade[..., None], 3, axis=2))
     if family.name == "sd2-depth":
+        if not values.any():
+            raise DataError("depth map: has one value everywhere, which StableDiffusionDepth2ImgPipeline cannot draw")
         blank = Image.fromarray(np.full((*size, 3), 127, dtype=np.uint8))  # all of it is repainted
         return {"image": blank, "depth_map": values[:, 0], "strength": 1.0}
     if "Union" in type(pipe).__name__:

@@ -47,6 +47,36 @@ def test_a_depth_map_is_drawn_with_and_without_guidance(alberti, base, room, tmp
     assert not (tmp_path / "plain.compare.png").exists()
 
 
+def test_what_is_drawn_from_is_never_overwritten(alberti, base, room, tmp_path, capsys):
+    """Neither by the picture nor by the comparison that is written beside it."""
+    beside = tmp_path / "room.compare.png"
+    beside.write_bytes(room.read_bytes())
+    for source, out in ((room, room), (beside, room)):
+        before = source.read_bytes()
+        code = alberti("draw", source, "--base", base, "--steps", 2, "--device", "cpu", "--focal", 30, "--out", out)
+        assert code == 1
+        assert "names an input" in capsys.readouterr().err
+        assert source.read_bytes() == before
+
+
+def test_a_depth_map_of_one_value_is_refused(alberti, base, tmp_path, capsys):
+    flat = tmp_path / "flat.npy"
+    np.save(flat, np.full((SIZE, SIZE), 5.0, np.float32))
+    code = alberti("draw", flat, "--base", base, "--steps", 2, "--device", "cpu", "--focal", 30, "--out", tmp_path / "x.png")
+    assert code == 1
+    assert "one value everywhere" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_pickled_array_is_one_paragraph(alberti, base, tmp_path, capsys):
+    bad = tmp_path / "object.npy"
+    np.save(bad, np.array([{}, None], dtype=object), allow_pickle=True)
+    assert alberti("draw", bad, "--base", base, "--device", "cpu", "--focal", 30, "--out", tmp_path / "x.png") == 1
+    told = capsys.readouterr().err
+    assert "object.npy" in told
+    assert "Traceback" not in told
+
+
 def test_a_size_that_the_model_cannot_make_becomes_the_nearest(alberti, base, room, tmp_path):
     out = tmp_path / "wide.png"
     arguments = ("--steps", 2, "--size", "61x33", "--no-compare", "--device", "cpu")

@@ -437,3 +437,14 @@ def test_a_denoiser_compiled_in_place_is_guided_uncompiled_and_says_so(pipe):
         pipe.unet._compiled_call_impl = None
     assert np.array_equal(again, guided)
     assert not np.array_equal(again, plain)
+
+
+@pytest.mark.parametrize("option", [{"strength": float("inf")}, {"every": float("nan")}, {"every": 1.5}, {"strength": -1}])
+def test_options_out_of_their_range_are_refused(option):
+    with pytest.raises(ConfigError, match="expected strength >= 0, every >= 1"):
+        VanishingGuidance(POINTS, **option)
+
+
+def test_a_point_that_is_none_is_refused():
+    with pytest.raises(DataError, match="no point of the projective plane"):
+        VanishingGuidance(np.array([[16.0, 16.0, 1.0], [0.0, 0.0, 0.0]]))
