@@ -1,6 +1,7 @@
 """What tests of stages and pipeline share: the project's folder, and copies of it that tests may work in."""
 
 import copy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import pytest
 from project_tools import PROJECT, copy_project, environment
 
 from pipeline.profiles import compose
+
+# A shell that starts the tests in the background has them ignore SIGINT, and processes that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

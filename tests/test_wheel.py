@@ -45,4 +45,4 @@ def test_an_editable_install_puts_the_clone_on_the_path(project: Path, tmp_path:
     """So `alberti doctor` finds the pipeline, from any folder."""
     editable = build(project, tmp_path, "editable")
     (path_file,) = (name for name in editable.namelist() if name.endswith(".pth"))
-    assert editable.read(path_file).decode().split() == [str(project)]
+    assert editable.read(path_file).decode().splitlines() == [str(project)]
