@@ -84,7 +84,7 @@ def test_a_failed_unit_stops_only_what_needs_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_server_and_stopped_make_leave_nothing_behind_that_writes(tmp_path: Path) -> None:
-    long = "base_depth.pixelformer.train.training.steps=4000"
+    long = "base_depth.pixelformer.train.training.steps=300"
     run, path = tmp_path / "run", plan(tmp_path, long)
     command = ["make", "-f", str(path), f"RUN={run}", f"PYTHON={sys.executable}", "-j2"]
     env = _environment()
