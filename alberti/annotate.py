@@ -17,7 +17,7 @@ from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
 from alberti.geometry.distortion import estimate_distortion, straighten, unusual_projection
-from alberti.geometry.line_segments import detect_line_segments
+from alberti.geometry.line_segments import detect_line_segments, to_gray
 from alberti.geometry.vanishing_points import angles_between_points, check_principal_point, estimate_vanishing_points
 from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
 from alberti.images import read_image, write_image
@@ -83,12 +83,13 @@ def annotate_image(
     Where it is not 0, points and horizon are those of the picture with the distortion taken out, line segments those of the
     picture as it is. ``warnings``: sentences on what speaks against a pinhole camera (panorama, fisheye).
     """
-    height, width = image.shape[:2]
-    segments = detect_line_segments(image)
-    bent = estimate_distortion(image, segments).k
+    gray = to_gray(image)
+    height, width = gray.shape
+    segments = detect_line_segments(gray)
+    bent = estimate_distortion(gray, segments).k
     straight = straighten(segments, width, height, bent) if bent else segments
     found = estimate_vanishing_points(straight, width, height, camera=camera, principal_point=principal_point)
-    unusual = unusual_projection(image, bent)
+    unusual = unusual_projection(gray, bent)
     lines = np.round(segments, 3).tolist()
     return {
         "width": width,

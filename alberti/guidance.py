@@ -29,6 +29,7 @@ from alberti.families.codecs import tiny_decoder
 from alberti.families.steps import NoiseStep, check_scheduler, drops_the_sample, noise_step, step_index
 from alberti.geometry.camera import Camera
 from alberti.geometry.depth_points import points_of_depth
+from alberti.geometry.presence import present
 from alberti.geometry.surfaces import points_on_surfaces
 
 _DECODED_PIXELS = 4 * 512**2
@@ -210,7 +211,7 @@ def _scene(points: Any, depth: np.ndarray | None, camera: Camera | None, use_sur
             )
     surfaces = None
     if points is not None and len(points):
-        if not np.asarray(points).any(axis=1).all():
+        if not present(points).all():
             raise DataError("vanishing_points: (0, 0, 0) is no point of the projective plane; leave out what is absent")
         points = stack_vanishing_points([points])[0].astype(np.float64)
         if use_surfaces and depth is not None and camera is not None:

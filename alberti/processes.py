@@ -4,16 +4,18 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alberti.device import choose_device
 from alberti.extras import extra
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from torch import nn
 
 # Others wait while the main process validates, draws pictures or writes a large model.
 _PATIENCE = timedelta(hours=6)
+_SEVERAL = "training in several processes"
 
 
 def is_launched() -> bool:
@@ -39,20 +41,14 @@ def join(cpu: bool = False) -> None:
     On CPUs if ``cpu`` or ``ACCELERATE_USE_CPU=true`` says so, or where there is no GPU. Called again, or alone: nothing.
     """
     if is_launched() and not _grouped():
-        with extra("diffusion", "training in several processes"):
-            from accelerate import PartialState
-
         # Accelerate, not told so, takes processes without a GPU for so many runs of one process.
-        PartialState(cpu=cpu or choose_device().type == "cpu", timeout=_PATIENCE)
+        _state(cpu=cpu or choose_device().type == "cpu", timeout=_PATIENCE)
 
 
 def wait_for_all() -> None:
     """Wait until every process of the group is here; alone: nothing."""
     if _grouped():
-        with extra("diffusion", "training in several processes"):
-            from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        _state().wait_for_everyone()
 
 
 def leave() -> None:
@@ -67,12 +63,20 @@ def leave() -> None:
 def share(model: "nn.Module") -> None:
     """Give the model of every process the main one's weights and buffers, in place."""
     if _grouped():
-        with extra("diffusion", "training in several processes"):
-            from accelerate import PartialState
+        with extra("diffusion", _SEVERAL):
             from accelerate.utils import broadcast
 
-        state = {name: value.to(PartialState().device) for name, value in model.state_dict().items()}
+        device = _state().device
+        state = {name: value.to(device) for name, value in model.state_dict().items()}
         model.load_state_dict(broadcast(state))
+
+
+def _state(**how: Any) -> "PartialState":
+    """Accelerate's state of the processes."""
+    with extra("diffusion", _SEVERAL):
+        from accelerate import PartialState
+
+    return PartialState(**how)
 
 
 def _grouped() -> bool:

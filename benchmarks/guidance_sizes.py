@@ -223,11 +223,10 @@ def use_kernel(name: str) -> None:
     """Have attention on GPUs computed by one of ``KERNELS``, or "math"; what it cannot do is done by "math". "default": torch
     chooses.
     """
-    if name == "default":
-        return
-    torch.backends.cuda.enable_flash_sdp(name == "flash")
-    torch.backends.cuda.enable_mem_efficient_sdp(name == "efficient")
-    torch.backends.cuda.enable_cudnn_sdp(name == "cudnn")
+    allowed = KERNELS if name == "default" else (name,)
+    torch.backends.cuda.enable_flash_sdp("flash" in allowed)
+    torch.backends.cuda.enable_mem_efficient_sdp("efficient" in allowed)
+    torch.backends.cuda.enable_cudnn_sdp("cudnn" in allowed)
     torch.backends.cuda.enable_math_sdp(True)
 
 
@@ -242,9 +241,6 @@ def attention(options: argparse.Namespace) -> None:
     use_kernel("math")
     exact = attended([value.float() for value in inputs], slope.float())
     for name in (*(KERNELS if options.device != "cpu" else ()), "default"):  # what may kill the process comes last
-        if name == "default":
-            for enable in ("flash", "mem_efficient", "cudnn"):
-                getattr(torch.backends.cuda, f"enable_{enable}_sdp")(True)
         use_kernel(name)
         start, found = 0.0, []
         for _ in range(3):

@@ -95,7 +95,7 @@ def alberti(
             machines: Any = RayMachines(workspace, plan, force, warm, per_gpu, shared_files)
         else:
             machines = ThreadMachines(workspace, plan, force, warm, max(parallel, 1))
-        with machines:
+        with _interrupts_end_units(), machines:
             outcome = run_plan(plan, machines)
         if not outcome.failed:
             _show_results(workspace, profile)
@@ -184,17 +184,14 @@ class ThreadMachines(Machines):
 
     def __enter__(self) -> Self:
         allow_units()
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(_interrupts_end_units())
         self._tasks.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        with self._stack:
-            if error[0] is not None:
-                stop_units()
-            self._tasks.__exit__(*error)
-            prefork.stop(self._workspace)
+        if error[0] is not None:
+            stop_units()
+        self._tasks.__exit__(*error)
+        prefork.stop(self._workspace)
 
     def fits(self, name: str) -> bool:
         if not self._gpu:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,14 @@ def shim(folder: Path, run: Path) -> None:
     temporary.write_text(text)
     temporary.chmod(0o755)
     temporary.replace(folder / "python")
+
+
+def warmed(environment: Mapping[str, str], run: Path, unit: str) -> dict[str, str]:
+    """``environment`` in which `python -m stages.X` runs by the server of ``run``, with the log of ``unit``."""
+    programs = run / ".alberti" / "warm"
+    shim(programs, run)
+    path = f"{programs}{os.pathsep}{environment.get('PATH', '')}"
+    return {**environment, "PATH": path, "ALBERTI_UNIT": unit}
 
 
 def stop(run: Path) -> None:

@@ -15,7 +15,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pipeline.parcels import Parcel, fetch, send
-from pipeline.prefork import shim
+from pipeline.prefork import warmed
 
 _LAST_LINES = 8
 _EXITED = re.compile(r"exited with (-?\d+)")
@@ -63,11 +63,8 @@ def run_unit(
         environment.setdefault("OMP_NUM_THREADS", str(threads))
     # stages call `python`: it must be this one, whether or not its environment is active in the worker
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    environment["ALBERTI_UNIT"] = name
     if warm and os.name == "posix":
-        programs = Path(workspace) / ".alberti" / "warm"
-        shim(programs, Path(workspace))
-        environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
+        environment = warmed(environment, Path(workspace), name)
     reproduce(name, Path(workspace), environment, force, say=get_run_logger().info)
 
 
@@ -88,7 +85,7 @@ def run_unit_elsewhere(name: str, remote: dict[str, str], parcels: list[Parcel],
     """
     workspace = Path.cwd()
     fetch(workspace, remote, parcels)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ALBERTI_UNIT": name}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     reproduce(name, workspace, environment, force, say=get_run_logger().info)

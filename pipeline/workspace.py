@@ -127,12 +127,10 @@ def _reproduce(workspace: Path, warm: bool) -> int:
     command = [sys.executable, "-m", "dvc", "repro"]
     if not warm:
         return subprocess.run(command, cwd=workspace).returncode
-    log, programs = workspace / "logs" / "stages.log", workspace / ".alberti" / "warm"
+    log = workspace / "logs" / "stages.log"
     log.unlink(missing_ok=True)
-    prefork.shim(programs, workspace)
-    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "ALBERTI_UNIT": log.stem}
     try:
-        code = subprocess.run(command, cwd=workspace, env=environment).returncode
+        code = subprocess.run(command, cwd=workspace, env=prefork.warmed(os.environ, workspace, log.stem)).returncode
     finally:
         prefork.stop(workspace)
     if code and log.is_file():

@@ -125,8 +125,7 @@ def _kind_of(config: Any) -> str | None:
     """What the configuration of a model of transformers says; None: nothing."""
     if config.model_type in _METRIC_TYPES:
         return "z"
-    stated = getattr(config, "depth_estimation_type", None)
-    return {"metric": "z", "relative": "inverse"}.get(stated) if stated is not None else None
+    return {"metric": "z", "relative": "inverse"}.get(getattr(config, "depth_estimation_type", None) or "")
 
 
 def _load_transformers(config: DepthEstimateConfig) -> tuple[Any, Any]:

@@ -85,7 +85,7 @@ def _efficientnet_file() -> Path:
     require_extra("depth", f"the feature extractor {EfficientNetLite0.name}")
     # find_spec does not import the package: only its data file is of use.
     spec = importlib.util.find_spec(_WHEEL_MODULE)
-    path = Path(spec.origin if spec is not None and spec.origin is not None else "").parent / _WHEEL_FILE
+    path = Path(getattr(spec, "origin", None) or "").parent / _WHEEL_FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: missing from the package {_WHEEL}; reinstall it")
     return path

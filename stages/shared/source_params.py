@@ -6,7 +6,7 @@ reader, so that no stage depends on all of them.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -25,6 +25,7 @@ KITTI_ROLE = "kitti"
 """KITTI's training and validation splits."""
 TEST_SOURCES = ("kitti", "kitti_objects", "diode")
 """What only test sets, and the role `kitti`, are read from."""
+_NamesModel = TypeVar("_NamesModel", CaptionConfig, DepthEstimateConfig)
 _FILES = {"holicity": ("captions", "vanishing_points")}
 
 
@@ -138,23 +139,23 @@ class SourceParams(Section):
 
     def located_captions(self, layout: Layout) -> CaptionConfig | None:
         """How captions are made, with the path of a model's folder as :meth:`Layout.named` has it."""
-        if self.captions is None or self.captions.model is None:
-            return self.captions
-        folder = layout.named(self.captions.model)
-        return self.captions.model_copy(update={"model": str(folder)}) if folder.is_dir() else self.captions
+        return None if self.captions is None else _located(layout, self.captions)
 
     def located_depth(self, layout: Layout) -> DepthEstimateConfig | None:
         """Which model estimates depth, with the path of its folder or file as :meth:`Layout.named` has it."""
-        if self.estimate_depth is None:
-            return None
-        path = layout.named(self.estimate_depth.model)
-        return self.estimate_depth.model_copy(update={"model": str(path)}) if path.exists() else self.estimate_depth
+        return None if self.estimate_depth is None else _located(layout, self.estimate_depth)
 
     def roots(self, layout: Layout) -> list[Path]:
         """Where the user's data lie; empty for `scenes`."""
         if self.source in TEST_SOURCES:
             return [layout.named(self.root or "")]
         return [layout.named(native.root) for native in self.natives()]
+
+
+def _located(layout: Layout, config: _NamesModel) -> _NamesModel:
+    """``config`` with the path of its model, where that is a file or folder here and no hub id."""
+    path = None if config.model is None else layout.named(config.model)
+    return config if path is None or not path.exists() else config.model_copy(update={"model": str(path)})
 
 
 def _check_lists(options: dict[str, Any]) -> None:
