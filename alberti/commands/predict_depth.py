@@ -25,7 +25,7 @@ def predict_depth(
     kb_crop: Annotated[bool, typer.Option(help="Predict KITTI's benchmark crop (352 x 1216) only.")] = False,
     input_height: Annotated[
         int | None,
-        typer.Option(min=32, help="Height in pixels to resize pictures to; by default the model's own."),
+        typer.Option(min=32, max=8192, help="Height in pixels to resize pictures to; by default the model's own."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",

@@ -76,9 +76,12 @@ def score_depth(
 
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import predict_batch
+    from alberti.metrics.predictions import check_kind_fits
 
     where = check_device(device)
     network = DepthModel.load(model).to(where)
+    for alignment in align or ():
+        check_kind_fits(network.kind, alignment, str(model))
     test = test.model_copy(update={"alignments": {network.name: tuple(align or [_ALIGNMENTS[network.kind]])}})
     batch = _BATCH if where.startswith("cuda") else 1
     evaluations = evaluate_test_set(
