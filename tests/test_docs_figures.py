@@ -132,3 +132,11 @@ def test_trials_of_guidance(page: Callable[[str], str], results: Callable[[str],
     formats |= {"frechet_distance": "{:.1f}", "kernel_distance": "{:.3f}"}
     row = " | ".join(text.format(means[name]) for name, text in formats.items())
     assert f"| {start} | {row} |" in page("log.md").replace("**", "")
+
+
+def test_typical_scores(page: Callable[[str], str], results: Callable[[str], dict[str, Any]]) -> None:
+    arms, megapixels = results("gpu")["images"]["arms"], 320 * 96 / 1e6
+    for arm in ("renders", "reconstructions", "guided", "unconstrained"):
+        shares = [f"{arms[arm][key]['mean']:.2f}" for key in ("consistency_2", "consistency_5")]
+        length = f"{round(arms[arm]['line_length']['mean'] / megapixels, -3):,.0f}"
+        assert f"| {' | '.join([*shares, length])} |" in page("tutorials/score.md")
