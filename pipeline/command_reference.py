@@ -81,10 +81,12 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str, str]]:
 
 def _option(name: str, info: OptionInfo, word: str) -> str:
     long = "--" + name.replace("_", "-")
-    names = ", ".join(sorted(info.param_decls or (long,), key=len))
+    # of Option("--name") in an Annotated typer takes the name for the default until it makes the command
+    named = info.param_decls or ([str(info.default)] if str(info.default).startswith("-") else [])
+    names = ", ".join(sorted(named or (long,), key=len))
     if word:
         return f"{names} {word}"
-    return names if info.param_decls else f"{names} / --no-{long[2:]}"
+    return names if named else f"{names} / --no-{long[2:]}"
 
 
 def _word(kind: Any) -> str:
