@@ -1,5 +1,10 @@
 /* What the theme leaves out for keyboards and screen readers. Its own script wraps tables and adds buttons, so this runs after it. */
 function reach() {
+  document.querySelectorAll(".md-search").forEach((part) => part.setAttribute("aria-label", "Search"));
+  document.querySelectorAll(".md-nav--secondary .md-nav").forEach((part) => {
+    part.setAttribute("role", "none");
+    part.removeAttribute("aria-label");
+  });
   document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset pre > code, .md-typeset table:not([class])").forEach((part) => {
     if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
   });

@@ -56,13 +56,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     return _LINK.sub(within, markdown)
 
 
-def on_post_page(output: str, **_: Any) -> str:
-    """The theme's search dialog with a name, for screen readers."""
-    return output.replace(
-        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
-    )
-
-
 def _in_project(page: Path | PurePosixPath, target: str) -> str | None:
     """A link's target from the project's folder; None for an address and what leads out of it."""
     if "://" in target or target.startswith(("/", "mailto:")):
