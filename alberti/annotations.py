@@ -14,10 +14,17 @@ from alberti.reading import Lines
 def read_annotations(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of an annotations file; DataError names the line that is not one."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
+    check_there(path)
     for _, line in Lines(path, "file of annotations"):
         yield parse_row(path, line)
+
+
+def check_there(path: Path) -> None:
+    """DataError if there is no file of annotations."""
+    if path.is_dir():
+        raise DataError(f"{path}: a folder, where a file that `alberti annotate` wrote was expected")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
 
 
 def parse_row(path: Path, line: str) -> dict[str, Any]:

@@ -28,11 +28,13 @@ def choose_device(asked: "str | torch.device | None" = None) -> "torch.device":
             return torch.device("cpu")
         local = os.environ.get("LOCAL_RANK")
         return torch.device("cuda") if local is None else torch.device("cuda", int(local))
+    why = "torch knows no device of this name"  # its own message lists every backend that was ever written
     try:
         device = torch.device(asked)
+        why = ""
         torch.empty(0, device=device)
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError, by backend
         raise ConfigError(
-            f"device: {str(asked)!r} cannot be used here ({first_line(error)}); expected cpu, cuda, cuda:N, mps or auto"
+            f"device: {str(asked)!r} cannot be used here ({why or first_line(error)}); expected cpu, cuda, cuda:N, mps or auto"
         ) from None
     return device

@@ -2,6 +2,16 @@
 
 from typing import Any
 
+_WORDS = {
+    "Input should be greater": "expected a number greater",
+    "Input should be less": "expected a number less",
+    "Input should be": "expected",
+    "String should match pattern": "expected text that matches",
+    "Field required": "expected a value",
+    "Extra inputs are not permitted": "there is no such key",
+}
+"""How pydantic's sentences begin, and ours."""
+
 
 class AlbertiError(ValueError):
     """Base of every error that the user's input causes; commands print it as one paragraph and exit with 1."""
@@ -24,11 +34,23 @@ class CheckpointError(AlbertiError):
     """A model folder or training checkpoint that cannot be used."""
 
 
+def in_words(problem: Any) -> str:
+    """What one problem of a pydantic ``ValidationError`` says, in the words of our own messages."""
+    said = str(problem["msg"]).removeprefix("Value error, ")
+    for theirs, ours in _WORDS.items():
+        if said.startswith(theirs):
+            return ours + said.removeprefix(theirs)
+    return said[:1].lower() + said[1:] if said[1:2].islower() else said
+
+
 def first_problem(error: Any, name: str = "value") -> str:
     """The first problem of a pydantic ``ValidationError`` in one line: where, what is wrong, what came.
 
-    pydantic's own text runs over several lines and ends in a link. ``name`` stands for a problem of the whole.
+    pydantic's own text runs over several lines and ends in a link. ``name`` stands for a problem of the whole, whose
+    validator says itself what came.
     """
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where or name}: {problem['msg']} (got {problem.get('input')!r:.80})"
+    if not where and problem["type"] == "value_error":
+        return in_words(problem)
+    return f"{where or name}: {in_words(problem)}, got {problem.get('input')!r:.80}"

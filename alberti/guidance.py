@@ -38,6 +38,7 @@ _DTYPES = (torch.float32, torch.bfloat16)
 _LARGE = 2_000_000_000
 """Parameters of a denoiser that keeps only what it must between forward and backward pass, unless told otherwise."""
 _MARK = "_alberti_guidance"
+_NO_SURFACE = "no surface of the depth map runs along a vanishing point, as where it is one wall that faces the camera"
 _NOT_FINITE = (
     "guidance: the gradient through decoder and {} is not finite, though what they answer is. In float16 it may have "
     "overflowed: use bfloat16 or float32. On NVIDIA's Hopper torch from 2.11 on attends by cuDNN, whose backward pass has had "
@@ -72,7 +73,8 @@ class VanishingGuidance:
 
     Raises:
         ConfigError: neither points nor depth, or an option that is out of range.
-        DataError: points, depth map and camera that do not fit each other; no vanishing point found.
+        DataError: points, depth map and camera that do not fit each other; no vanishing point found, or none that a surface of
+            the depth map runs along.
     """
 
     def __init__(
@@ -188,6 +190,12 @@ def _scenes(points: Any, depth: Any, camera: Any, use_surfaces: bool) -> _Scenes
     rows = [_scene(*each, use_surfaces) for each in zip(parts[0], parts[1], parts[2], strict=True)]
     if not any(len(points) for points, _, _ in rows if points is not None):
         raise DataError("guidance: no vanishing points were found or given; nothing could be guided")
+    idle = [surfaces is not None and not surfaces.any() for _, surfaces, _ in rows]
+    if all(idle):
+        raise DataError(f"guidance: {_NO_SURFACE}; with surfaces=False every edge may turn to every point")
+    if any(idle):
+        where = ", ".join(str(place) for place, each in enumerate(idle) if each)
+        warnings.warn(f"guidance: pictures {where} (counted from 0) are not guided: {_NO_SURFACE}", stacklevel=4)
     return _Scenes(*(list(column) for column in zip(*rows, strict=True)))
 
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
-from alberti.annotations import parse_row
+from alberti.annotations import check_there, parse_row
 from alberti.errors import AlbertiError, DataError
 from alberti.files import atomic_file, write_json, write_text
 from alberti.geometry.line_segments import detect_line_segments
@@ -105,8 +105,7 @@ class GivenPoints:
     """A file of vanishing points, as ``alberti annotate`` writes it: of its rows only the places are held in memory."""
 
     def __init__(self, path: Path):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; make it with `alberti annotate IMAGES --out {path.name}`")
+        check_there(path)
         self.path = path
         self._lines = Lines(path, "file of vanishing points")
         self._places = {_slashes(parse_row(path, line)["image"]): place for place, line in self._lines}

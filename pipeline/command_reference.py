@@ -23,7 +23,7 @@ Written by `python -m pipeline.reference` from the commands themselves. `alberti
 
 """
 _WORDS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "INTEGER", float: "NUMBER"}
-_HEAD = "| | default | meaning |\n|---|---|---|\n"
+_HEAD = "| option | default | meaning |\n|---|---|---|\n"
 _MODULES = ("export", "summary", "results", "workspace", "profiles", "reference", "rehearsal.__main__")
 
 
@@ -81,10 +81,12 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str, str]]:
 
 def _option(name: str, info: OptionInfo, word: str) -> str:
     long = "--" + name.replace("_", "-")
-    names = ", ".join(sorted(info.param_decls or (long,), key=len))
+    # of Option("--name") in an Annotated typer takes the name for the default until it makes the command
+    named = info.param_decls or ([str(info.default)] if str(info.default).startswith("-") else [])
+    names = ", ".join(sorted(named or (long,), key=len))
     if word:
         return f"{names} {word}"
-    return names if info.param_decls else f"{names} / --no-{long[2:]}"
+    return names if named else f"{names} / --no-{long[2:]}"
 
 
 def _word(kind: Any) -> str:
@@ -154,13 +156,19 @@ def _stage_rows() -> Iterator[str]:
 
 def _row(*cells: str) -> str:
     first, *rest = cells
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in (f"`{first}`", *rest)) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in (f"`{first}`", *map(_escaped, rest))) + " |"
 
 
 def _plain(text: str) -> str:
     """A docstring with paragraphs kept and lines joined. What Markdown would take for a tag or link is escaped."""
     paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
-    return "\n\n".join(re.sub(r"([<\[])", r"\\\1", part) for part in paragraphs)
+    return "\n\n".join(map(_escaped, paragraphs))
+
+
+def _escaped(text: str) -> str:
+    """Text in which Markdown takes nothing for a tag or a link; what stands between backticks is code as it is."""
+    parts = text.split("`")
+    return "`".join(part if place % 2 else part.replace("<", "&lt;").replace("[", "\\[") for place, part in enumerate(parts))
 
 
 def _blocks(text: str) -> str:

@@ -243,7 +243,7 @@ def doctor(
         list[str] | None, typer.Option("--set-param", "-S", metavar="KEY=VALUE", help="An override, as `dvc exp run` takes it.")
     ] = None,
 ) -> None:
-    """What this machine and each profile have and lack."""
+    """Say what this machine has, and what each profile lacks."""
     from rich.console import Console
 
     project = Path.cwd()

@@ -38,9 +38,25 @@ def _points(cell: dict[str, float]) -> str:
     return f"{100 * cell['mean']:+.1f} points ({inner})"
 
 
-def test_tables_of_the_main_run_are_generated(project: Path, results: Callable[[str], dict[str, Any]]) -> None:
+def test_every_page_of_tables_is_generated_from_the_results_beside_it(
+    project: Path, results: Callable[[str], dict[str, Any]]
+) -> None:
     """If this fails: `python -m pipeline.results` wrote one of the two files and not the other."""
-    assert (project / "docs" / "results" / "gpu.md").read_text(encoding="utf-8") == markdown(results("gpu"))
+    folder = project / "docs" / "results"
+    names = {path.stem for path in folder.glob("*.json")}
+    assert {"gpu", "laptop", "trials", "guidance", "default"} <= names
+    assert {path.stem for path in folder.glob("*.md")} == names | {"README"}
+    for name in names:
+        assert (folder / f"{name}.md").read_text(encoding="utf-8") == markdown(results(name)), name
+
+
+def test_what_the_table_of_results_says_of_a_run_is_its_verdict(
+    page: Callable[[str], str], results: Callable[[str], dict[str, Any]]
+) -> None:
+    for name in ("laptop", "default"):
+        for arm in ("guided", "constrained"):
+            change = _points(results(name)["images"]["differences"][f"{arm} - unconstrained"]["consistency_2"])
+            assert change in page("results/README.md")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +122,7 @@ def test_trials_of_constraints(page: Callable[[str], str], results: Callable[[st
 )
 def test_trials_of_guidance(page: Callable[[str], str], results: Callable[[str], dict[str, Any]], start: str, arm: str) -> None:
     found = results("guidance")
-    means = {name: cell["mean"] for name, cell in (found["images"]["arms"][arm] | found["distances"][arm]).items()}
+    means = {name: cell["mean"] for name, cell in (found["images"]["arms"][arm] | found["distances"]["arms"][arm]).items()}
     formats = {
         "consistency_2": "{:.3f}",
         "surface_consistency_2": "{:.3f}",
@@ -116,3 +132,11 @@ def test_trials_of_guidance(page: Callable[[str], str], results: Callable[[str],
     formats |= {"frechet_distance": "{:.1f}", "kernel_distance": "{:.3f}"}
     row = " | ".join(text.format(means[name]) for name, text in formats.items())
     assert f"| {start} | {row} |" in page("log.md").replace("**", "")
+
+
+def test_typical_scores(page: Callable[[str], str], results: Callable[[str], dict[str, Any]]) -> None:
+    arms, megapixels = results("gpu")["images"]["arms"], 320 * 96 / 1e6
+    for arm in ("renders", "reconstructions", "guided", "unconstrained"):
+        shares = [f"{arms[arm][key]['mean']:.2f}" for key in ("consistency_2", "consistency_5")]
+        length = f"{round(arms[arm]['line_length']['mean'] / megapixels, -3):,.0f}"
+        assert f"| {' | '.join([*shares, length])} |" in page("tutorials/score.md")

@@ -13,18 +13,20 @@ from alberti.errors import ConfigError
 def annotate(
     images: Annotated[Path, typer.Argument(help="A folder of pictures (subfolders included), or one picture.")],
     out: Annotated[Path, typer.Option(help="The JSON-lines file to write: one row per picture.")],
-    focal: Annotated[float | None, typer.Option(help="Focal length of all pictures, in pixels, if known.")] = None,
+    focal: Annotated[float | None, typer.Option(help="Focal length of all pictures in pixels; by default estimated.")] = None,
     principal_point: Annotated[
-        str | None, typer.Option(metavar="CX,CY", help="Principal point in pixels, if known; else the middle.")
+        str | None, typer.Option(metavar="CX,CY", help="Principal point in pixels; by default the middle.")
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="A folder for copies of the pictures with the lines drawn in.")] = None,
     workers: Annotated[int | None, typer.Option(help="Number of processes; by default one per core.")] = None,
 ) -> None:
     """Find line segments and vanishing points in every picture of a folder.
 
-    Each row: image, vanishing_points [x, y, w] (homogeneous pixels, best first), confidence, line_segments [x1, y1, x2,
-    y2, index of the vanishing point or -1], horizon [a, b, c] or null, focal in pixels or null. Run an
-    interrupted command again and it goes on. A file that cannot be read is reported and left out; the exit code is then 1.
+    Each row has image, vanishing_points [x, y, w] (homogeneous pixels, best first), confidence, line_segments [x1, y1, x2,
+    y2, index of the vanishing point or -1], horizon [a, b, c] or null, and focal in pixels or null.
+
+    An interrupted command goes on when it is run again. A file that cannot be read is reported and left out; the exit code
+    is then 1.
     """
     out = at_home(out)
     counts = annotate_folder(

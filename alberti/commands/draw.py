@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from alberti.commands.options import at_home, check_device
+from alberti.commands.options import at_home, check_device, check_finite, check_positive
 from alberti.errors import ConfigError, DataError
 from alberti.extras import require_extra
 from alberti.outputs import check_output_picture
@@ -25,7 +25,7 @@ def draw(
     prompt: Annotated[str, typer.Option(help="What the picture shows.")] = "",
     controlnet: Annotated[str | None, typer.Option(help="Folder or hub id of a depth ControlNet for the base.")] = None,
     depth_model: Annotated[Path | None, typer.Option(help="For a photo: folder of the model that predicts its depth.")] = None,
-    depth_scale: Annotated[float, typer.Option(help="Stored units per metre of a 16-bit PNG.")] = 256.0,
+    depth_scale: Annotated[float, typer.Option(help="A 16-bit PNG's units per metre: 100 for centimetres.")] = 256.0,
     focal: Annotated[float | None, typer.Option(help="Focal length in pixels of the source; by default estimated.")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of the picture; by default that of the source.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
@@ -46,8 +46,10 @@ def draw(
         raise ConfigError(f"--out: expected the name of a picture, .png or .jpg, got {out}")
     for path in (out, out.with_suffix(".compare.png")) if compare else (out,):
         check_output_picture(path, [source, depth_model, Path(base)])
-    if not depth_scale > 0:
-        raise ConfigError(f"--depth-scale: expected a number above 0, got {depth_scale}")
+    check_positive("--depth-scale", depth_scale)
+    check_positive("--focal", focal)
+    check_finite("--guidance-scale", guidance_scale)
+    check_finite("--strength", strength)
     wanted = None if size is None else parse_size(size)
     scene_on = _scene_of(source, depth_scale, focal, depth_model)
     require_extra("diffusion", "alberti draw")
@@ -113,17 +115,22 @@ class _Scene:
         return _Scene(resize_depth(self.depth, (width, height)), self.metric, camera, self.camera_source, photo)
 
     def vanishing_points(self) -> np.ndarray:
+        """(K, 3) homogeneous pixels; (0, 3) also where no surface runs along any of them."""
         from alberti.annotate import annotate_image
         from alberti.geometry.depth_points import vanishing_points_from_depth
+        from alberti.geometry.surfaces import points_on_surfaces
 
         if self.photo is not None:
-            return np.array(annotate_image(self.photo, camera=self.camera)["vanishing_points"]).reshape(-1, 3)
-        return vanishing_points_from_depth(self.depth, self.camera)
+            points = np.array(annotate_image(self.photo, camera=self.camera)["vanishing_points"]).reshape(-1, 3)
+        else:
+            points = vanishing_points_from_depth(self.depth, self.camera)
+        idle = self.metric and self.camera is not None and not points_on_surfaces(self.depth, points, self.camera).any()
+        return points[:0] if idle else points
 
     def told(self, count: int) -> str:
         where = "the photo's line segments" if self.photo is not None else "the depth map's planes"
         if not count:
-            return f"no vanishing points in {where}, so it is not guided"
+            return f"no vanishing points in {where} that a surface runs along, so it is not guided"
         focal = "" if self.camera is None else f", focal length {self.camera.fx:.0f} pixels ({self.camera_source})"
         return f"guided by {count} vanishing points of {where}{focal}"
 
@@ -134,7 +141,10 @@ def _scene_of(source: Path, scale: float, focal: float | None, depth_model: Path
     if depth is not None:
         return lambda device: _mapped(depth, focal)
     if depth_model is None:
-        raise ConfigError(f"{source}: is a photo, whose depth has to be seen first; name a model with --depth-model FOLDER")
+        raise ConfigError(
+            f"{source}: has 8 bits, so it is no depth map (16-bit PNG, or .npy in metres); if it is a photo, name a model "
+            "with --depth-model FOLDER to see its depth"
+        )
     if not depth_model.exists():
         raise DataError(f"--depth-model {depth_model}: no such folder of a depth model")
     require_extra("depth", "alberti draw with --depth-model")
@@ -156,6 +166,10 @@ def _depth_map(source: Path, scale: float) -> np.ndarray | None:
     depth = _read_depth(source, scale)
     if depth is not None and not (depth > 0).any():
         raise DataError(f"{source}: no pixel of this depth map has a measurement (a value above 0)")
+    if depth is not None:
+        from alberti.geometry.depth_units import refuse_too_deep
+
+        refuse_too_deep(depth, str(source))
     return depth
 
 

@@ -55,7 +55,7 @@ def evaluate_depth(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of processes; by default one per core.")] = None,
 ) -> None:
-    """Score depth predictions, anyone's, on KITTI or DIODE: means over images with 95 % bootstrap intervals."""
+    """Score depth predictions of any model on KITTI or DIODE: means over images with 95 % bootstrap intervals."""
     from alberti.metrics.evaluation import evaluate_folder
 
     predictions, out = at_home(predictions), at_home(out)

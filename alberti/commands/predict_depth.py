@@ -18,21 +18,20 @@ def predict_depth(
     model: Annotated[Path, typer.Argument(help="Folder of a depth model, or a published PixelFormer checkpoint file.")],
     images: Annotated[Path, typer.Argument(help="Folder of pictures, one picture, or KITTI raw with --split.")],
     out: Annotated[Path, typer.Option(help="Folder for a float32 .npy per picture, and predictions.json.")],
-    split: Annotated[
-        Path | None, typer.Option(help="List of KITTI frames; writes <drive>_<frame>.npy for evaluate-depth.")
-    ] = None,
+    split: Annotated[Path | None, typer.Option(help="List of KITTI frames; files are then called <drive>_<frame>.npy.")] = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored picture's prediction.")] = False,
     kb_crop: Annotated[bool, typer.Option(help="Predict KITTI's benchmark crop (352 x 1216) only.")] = False,
     input_height: Annotated[
         int | None,
-        typer.Option(min=32, help="Height in pixels to resize pictures to; by default the model's own."),
+        typer.Option(min=32, max=8192, help="Height in pixels to resize pictures to; by default the model's own."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
 ) -> None:
-    """Predict depth: metres, or inverse relative depth, as predictions.json says.
+    """Predict the depth of pictures. predictions.json says whether it is metres or inverse relative depth.
 
-    An interrupted call resumes. A picture that cannot be read is reported and left out; the exit code is then 1.
+    An interrupted command goes on when it is run again. A picture that cannot be read is reported and left out; the exit
+    code is then 1.
     """
     from alberti.outputs import check_output_folder
 

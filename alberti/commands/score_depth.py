@@ -17,7 +17,7 @@ _ALIGNMENTS = {"metric": "median", "inverse_relative": "affine_disparity"}
 
 def score_depth(
     model: Annotated[Path, typer.Argument(help="Folder of a depth model, for example pretrained/dpt.")],
-    root: Annotated[Path, typer.Argument(help="Where the frames lie.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the frames.")],
     out: Annotated[Path, typer.Option(help="JSON file to write. A CSV with one row per frame goes beside it.")],
     layout: Annotated[str, typer.Option(help="kitti (raw), kitti_objects, diode, or folder (pictures and depth/).")] = "kitti",
     split: Annotated[
@@ -27,19 +27,21 @@ def score_depth(
     align: Annotated[
         list[str] | None,
         typer.Option(
-            help="none, median, affine_disparity, weighted_disparity or affine_depth; can be given several times. "
+            help="none, median, affine_disparity, weighted_disparity or affine_depth; may be repeated. "
             "Default: median; for relative models affine_disparity."
         ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Resize pictures to WIDTHxHEIGHT first, such as 320x96.")] = None,
     depth_root: Annotated[Path | None, typer.Option(help="For KITTI raw: folder of the annotated depth, if elsewhere.")] = None,
-    scenes: Annotated[str, typer.Option(help="Frames of one scene: auto, frame (none), or a CSV with id and scene.")] = "auto",
+    scenes: Annotated[
+        str, typer.Option(help="Scenes: auto (the data set's), frame (each its own), or a CSV with id, scene.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
 ) -> None:
     """Run a depth model on frames with ground truth: mean errors with 95 % intervals.
 
-    Where frames share a scene, the intervals resample whole scenes. The second alignment and all after it are written to
-    <out>.<alignment>.json.
+    Where frames share a scene, the intervals resample whole scenes. With several alignments, all after the first are
+    written to <out>.<alignment>.json.
     """
     if layout not in _DEFAULTS:
         raise ConfigError(f"--layout: expected one of {', '.join(_DEFAULTS)}, got {layout!r}")
@@ -76,9 +78,12 @@ def score_depth(
 
     from alberti.depth.models import DepthModel
     from alberti.depth.predict import predict_batch
+    from alberti.metrics.predictions import check_kind_fits
 
     where = check_device(device)
     network = DepthModel.load(model).to(where)
+    for alignment in align or ():
+        check_kind_fits(network.kind, alignment, str(model))
     test = test.model_copy(update={"alignments": {network.name: tuple(align or [_ALIGNMENTS[network.kind]])}})
     batch = _BATCH if where.startswith("cuda") else 1
     evaluations = evaluate_test_set(

@@ -24,13 +24,13 @@ def create(
     out: Annotated[Path, typer.Argument(help="The study folder to make.")],
     arms: Annotated[list[str] | None, typer.Argument(metavar="[NAME=FOLDER]...", help="Arms: pictures, or data sets.")] = None,
     run: Annotated[Path | None, typer.Option(help="A finished run's folder: its arms and renders are taken.")] = None,
-    only: Annotated[str | None, typer.Option(help="With --run: these arms, separated by commas.")] = None,
+    only: Annotated[str | None, typer.Option(help="With --run: only these arms, separated by commas.")] = None,
     compare: Annotated[
-        list[str] | None, typer.Option(metavar="ARM:OTHER", help="A comparison; default: each with each.")
+        list[str] | None, typer.Option(metavar="ARM:OTHER", help="A comparison, may be repeated; default: each with each.")
     ] = None,
     straight: Annotated[Path | None, typer.Option(help="Renders or photographs to make catch pairs of.")] = None,
-    title: Annotated[str, typer.Option(help="What raters read in the window's title.")] = "Which picture?",
-    blocks: Annotated[str, typer.Option(help="Questions, in this order.")] = "realism,lines",
+    title: Annotated[str, typer.Option(help="Title of the raters' window.")] = "Which picture?",
+    blocks: Annotated[str, typer.Option(help="Questions in their order: realism, lines.")] = "realism,lines",
     pairs: Annotated[int | None, typer.Option(min=1, help="Pairs of each comparison that a rater sees per block.")] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="Use only this number of pictures, drawn by the seed.")] = None,
     only_common: Annotated[bool, typer.Option("--only-common", help="Leave out pictures that an arm lacks.")] = False,
@@ -94,7 +94,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; the default is for this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8642,
     public_url: Annotated[
-        str | None, typer.Option(help="The address that raters type, where it is another one, such as a proxy's.")
+        str | None, typer.Option(help="The address that raters type, if it is another one, such as a proxy's.")
     ] = None,
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="Trust the X-Forwarded-* headers of a proxy on this machine.")
@@ -128,7 +128,7 @@ def analyse(
 
 @study.command()
 def status(folder: Folder) -> None:
-    """Show how many raters began and finished, with their platform's ids (for paying them)."""
+    """Show how many raters began and finished, with their platform's ids, to pay them."""
     from alberti.study.design import Study
     from alberti.study.store import Store
 
@@ -168,7 +168,7 @@ def import_answers(
     folder: Folder,
     files: Annotated[list[Path], typer.Argument(help="Answers: an exported page's files, or Label Studio's JSON export.")],
 ) -> None:
-    """Take in answers that were collected elsewhere. They are checked against the study and kept in imported/."""
+    """Take in answers that were collected elsewhere: check them against the study and keep them in imported/."""
     from alberti.study.importing import import_files
 
     for path, count in import_files(folder, files).items():
@@ -183,10 +183,8 @@ def proxies(
         list[str] | None, typer.Option(help="A model's folder or hub id, such as yuvalkirstain/PickScore_v1.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="A finished run's folder: its arms and renders are taken.")] = None,
-    only: Annotated[str | None, typer.Option(help="With --run: these arms, separated by commas.")] = None,
-    straight: Annotated[
-        Path | None, typer.Option(help="Straight pictures to bend, for checking what the models notice.")
-    ] = None,
+    only: Annotated[str | None, typer.Option(help="With --run: only these arms, separated by commas.")] = None,
+    straight: Annotated[Path | None, typer.Option(help="Straight pictures, bent to check what the models notice.")] = None,
     prompt: Annotated[str, typer.Option(help="For pictures that have no caption.")] = "a realistic photo of a street",
     processor: Annotated[str | None, typer.Option(help="Where the processor is, if not with the model.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU if there is one.")] = None,

@@ -26,13 +26,12 @@ from alberti.data.fingerprint import FileIndex
 from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.data.source import Source
-from alberti.errors import ConfigError, DataError
+from alberti.errors import ConfigError, DataError, in_words
+from alberti.geometry.depth_units import other_unit
 from alberti.images import read_image
 from alberti.progress import track
 
 T = TypeVar("T")
-_SHALLOW, _DEEP = 0.1, 500.0
-"""Metres between which the median depth of a data set lies."""
 
 READERS: dict[str, str] = {
     "folder": "alberti.data.folder:open_folder",
@@ -74,7 +73,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         option = str(problem["loc"][0])
     if option not in known:
         raise ConfigError(f"data source {name}: unknown option {option!r}; it takes {', '.join(known) or 'none'}")
-    raise ConfigError(f"data source {name}: option {option}: {problem['msg']} (got {problem['input']!r:.80})")
+    raise ConfigError(f"data source {name}: option {option}: {in_words(problem)}, got {problem['input']!r:.80}")
 
 
 def reader_of(name: str) -> Callable[..., Source]:
@@ -213,10 +212,8 @@ def check_metres(dataset: Dataset, where: Path, *, looked_at: int = 8) -> None:
         depth = dataset.read_depth(sample)
         if depth.any():
             medians.append(float(np.median(depth[depth > 0])))
-    if not medians or _SHALLOW < (middle := float(np.median(medians))) < _DEEP:
+    if not medians or (looks := other_unit(middle := float(np.median(medians)))) is None:
         return
-    guess = "millimetres" if middle > 12 * _DEEP else "centimetres or millimetres"
-    looks = f"they look like {guess}" if middle >= _DEEP else "they are divided by too much"
     raise DataError(
         f"{where}: depth is {middle:.4g} m in the median over {len(medians)} maps, which is no scene: {looks}. Say how many "
         "stored units per metre has (source folder: options.depth_scale), or that depth is of another depth_kind"

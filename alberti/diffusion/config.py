@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from alberti.errors import in_words
 from alberti.training.settings import Optimisation, Precision
 
 
@@ -250,7 +251,7 @@ class FinetuneConfig(_Frozen):
         try:
             _ = self.constrained
         except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+            raise ValueError(in_words(error.errors()[0])) from None
         if self.lora_rank and self.train != "unet":
             raise ValueError(f"lora_rank: adapters sit on the UNet, so train must be 'unet', got {self.train!r}")
         return self

@@ -10,6 +10,7 @@ import numpy as np
 
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
+from alberti.geometry.depth_units import refuse_too_deep
 from alberti.geometry.surfaces import surface_normals
 
 ASSUMED_FOV = 65.0
@@ -51,7 +52,7 @@ def vanishing_points_from_depth(depth: np.ndarray, camera: Camera | None) -> np.
         (K, 3) homogeneous pixels of unit norm, w = 0 allowed, those with most surface first; (0, 3) if there is no plane.
 
     Raises:
-        DataError: a depth map that is no (H, W) of finite metres, or not of the camera's size.
+        DataError: a depth map that is no (H, W) of finite metres, by its values in another unit, or not of the camera's size.
     """
     return points_of_depth(depth, camera).points
 
@@ -67,6 +68,7 @@ def points_of_depth(depth: np.ndarray, camera: Camera | None = None) -> DepthPoi
         raise DataError(f"depth: expected (H, W) of finite metres, 0 = no measurement; got {depth.shape} with {_range(depth)}")
     if camera is not None and depth.shape != (camera.height, camera.width):
         raise DataError(f"depth: expected the camera's ({camera.height}, {camera.width}), got {depth.shape}")
+    refuse_too_deep(depth, "depth")
     depth = np.where(depth > _FAR, 0, depth)
     source = "given"
     if camera is None:

@@ -88,14 +88,17 @@ def _by_name(folder: Path) -> dict[Any, list[Path]]:
 def check_kind(folder: str | Path, alignment: str) -> None:
     """ConfigError if ``predict-depth`` wrote the predictions in ``folder`` and says that they need another alignment."""
     path = Path(folder) / SIDECAR
-    if not path.is_file():
-        return
-    values = read_json(path)
-    kind = values.get("kind") if isinstance(values, dict) else None
+    if path.is_file():
+        values = read_json(path)
+        check_kind_fits(values.get("kind") if isinstance(values, dict) else None, alignment, str(path))
+
+
+def check_kind_fits(kind: str | None, alignment: str, where: str) -> None:
+    """ConfigError if predictions of this kind, "metric" or "inverse_relative", cannot be aligned so."""
     if kind == "inverse_relative" and alignment not in DISPARITY:
-        raise ConfigError(f"{path}: the predictions are inverse relative depth: score them with --align affine_disparity")
+        raise ConfigError(f"{where}: the predictions are inverse relative depth: score them with --align affine_disparity")
     if kind == "metric" and alignment in DISPARITY:
-        raise ConfigError(f"{path}: the predictions are metres: score them with --align none, median or affine_depth")
+        raise ConfigError(f"{where}: the predictions are metres: score them with --align none, median or affine_depth")
 
 
 def read_prediction(path: str | Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from alberti.errors import ConfigError, DataError
 from alberti.metrics.depth import get_protocol
 from alberti.metrics.evaluation import Evaluation, Named, Reader, evaluate_alignments
 from alberti.metrics.test_sets import TestSet
+from alberti.reading import read_text, reading
 
 Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 
@@ -165,13 +166,13 @@ def _plain(root: Path) -> Any:
 
 
 def _listed_scenes(path: Path, frames: Sequence[Named]) -> dict[str, str]:
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            known = {row["id"]: row["scene"] for row in csv.DictReader(file)}
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such list of scenes") from None
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV with columns id and scene ({error})") from None
+    what = "list of scenes"
+    with reading(path, what):
+        table = csv.DictReader(read_text(path, what).splitlines())
+        columns, rows = table.fieldnames or [], list(table)
+    if not {"id", "scene"} <= set(columns):
+        raise DataError(f"{path}: expected a CSV with columns id and scene, got {', '.join(columns) or 'an empty file'}")
+    known = {row["id"]: row["scene"] for row in rows}
     missing = [frame.id for frame in frames if frame.id not in known]
     if missing:
         raise DataError(f"{path}: no scene for {len(missing)} of {len(frames)} frames, such as {missing[0]}")

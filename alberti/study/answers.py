@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from alberti.errors import DataError
+from alberti.errors import DataError, first_problem
 from alberti.files import atomic_file, write_json
-from alberti.study.design import Side, Study, first_problem
+from alberti.study.design import Side, Study
 from alberti.study.schedule import Kind, Trial
 
 ANSWERS, IMPORTED = "answers.jsonl", "imported"

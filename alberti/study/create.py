@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from alberti.errors import ConfigError, DataError
+from alberti.errors import ConfigError, DataError, first_problem
 from alberti.files import atomic_folder, sha256_file
 from alberti.image_folder import find_images
 from alberti.images import read_image, write_image
@@ -21,7 +21,7 @@ from alberti.progress import track
 from alberti.seeding import numpy_generator
 from alberti.study.answers import ANSWERS
 from alberti.study.bend import bend
-from alberti.study.design import BENT, STRAIGHT, Arm, Block, Picture, Rules, Study, check_pictures, first_problem
+from alberti.study.design import BENT, STRAIGHT, Arm, Block, Picture, Rules, Study, check_pictures
 from alberti.study.texts import write_texts
 
 QUESTIONS = {
@@ -173,7 +173,7 @@ def _design(arms: Mapping[str, Path], names: int, options: Options) -> Study:
             completion_url=options.completion_url,
         )
     except ValidationError as error:
-        raise ConfigError(f"the study cannot be like this: {first_problem(error)}") from None
+        raise ConfigError(f"the study cannot be like this: {first_problem(error, 'study')}") from None
 
 
 @contextlib.contextmanager

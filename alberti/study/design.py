@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from alberti.errors import DataError
+from alberti.errors import DataError, first_problem
 from alberti.files import atomic_file, read_json, sha256_json, write_json
 
 SCHEMA_VERSION = 1
@@ -198,13 +198,6 @@ def check_pictures(study: Study, where: str | Path) -> None:
             f"{where}: {catches} catch and practice pairs a block are asked for, but there are {len(study.catch_names)} "
             "straight pictures; ask for fewer (--catch) or give more (--straight)"
         )
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first of pydantic's complaints, in one line."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where or 'row'}: {problem['msg']} (got {problem.get('input')!r:.80})"
 
 
 def _rows(path: Path) -> Iterable[Any]:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from alberti.errors import ConfigError
+from alberti.errors import ConfigError, in_words
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -41,7 +41,7 @@ def _problems(model: type[BaseModel], error: ValidationError, where: str) -> Ite
         elif problem["type"] == "missing":
             yield f"{key}: missing"
         else:
-            yield f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r:.80})"
+            yield f"{key}: {in_words(problem)}, got {problem['input']!r:.80}"
 
 
 def _fields_at(model: type[BaseModel], loc: list[str]) -> Iterable[str]:

@@ -25,6 +25,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
     write_depth(tmp_path / "depth.png", np.full((8, 8), 4.0))
     write_depth(tmp_path / "empty.png", np.zeros((8, 8)))
+    np.save(tmp_path / "centimetres.npy", np.linspace(400.0, 1600.0, 64).reshape(8, 8))
     write_image(tmp_path / "photo.png", np.full((8, 8, 3), 90, np.uint8))
     return tmp_path
 
@@ -36,13 +37,34 @@ def place(tmp_path: Path) -> Path:
         ("draw depth.png --base b --out out.gif", "--out: expected the name of a picture"),
         ("draw depth.png --base b --out out.png --size 12", "--size: expected WIDTHxHEIGHT"),
         ("draw empty.png --base b --out out.png", "empty.png: no pixel of this depth map has a measurement"),
+        ("draw photo.png --base b --out out.png", "has 8 bits, so it is no depth map (16-bit PNG, or .npy in metres)"),
         ("draw photo.png --base b --out out.png", "name a model with --depth-model FOLDER"),
+        (
+            "draw centimetres.npy --base b --out out.png",
+            "centimetres.npy: its values are 990.5 in the median, which is no scene",
+        ),
+        ("draw depth.png --base b --out out.png --focal 0", "--focal: expected a finite number above 0, got 0.0"),
+        ("draw depth.png --base b --out out.png --focal nan", "--focal: expected a finite number above 0, got nan"),
+        ("draw depth.png --base b --out out.png --depth-scale inf", "--depth-scale: expected a finite number above 0, got inf"),
+        ("draw depth.png --base b --out out.png --strength inf", "--strength: expected a finite number, got inf"),
+        ("draw depth.png --base b --out out.png --guidance-scale nan", "--guidance-scale: expected a finite number, got nan"),
+        (
+            "score photo.png --out out.json --vanishing-points model",
+            "model: a folder, where a file that `alberti annotate` wrote",
+        ),
+        ("distil-decoder none data --out new --steps 0", "--steps: expected a number greater than 0, got 0"),
+        ("distil-decoder none data --out new --precision half", "--precision: expected 'no' or 'bf16', got 'half'"),
         ("draw photo.png --base b --out out.png --depth-model none", "--depth-model none: no such folder of a depth model"),
         ("score-depth model kitti --out out.json --align mean", "alignment (--align): expected one of none, "),
         ("score-depth model kitti --out out.json --split list.txt --protocol own", "protocol (--protocol): unknown 'own'"),
         ("score-depth none kitti --out out.json --split list.txt", "none: no such folder of a depth model"),
         ("score-depth model none --out out.json --split list.txt", "none: no such folder; for KITTI raw, expected folders"),
         ("score-depth model kitti --out out.json --split none.txt", "none.txt: no such"),
+        ("score-depth model kitti --out out.json --split list.txt --scenes model", "model: a folder, where a list of scenes"),
+        (
+            "score-depth model kitti --out out.json --split list.txt --scenes list.txt",
+            "expected a CSV with columns id and scene",
+        ),
         ("score-depth model kitti --out out.json", "split (--split): KITTI raw needs the list of frames"),
         ("score-depth model kitti --out kitti/out.json --split list.txt", "--out kitti/out.json: lies inside the input kitti"),
         ("distil-decoder none data --out model", "--out model: exists already"),
@@ -83,6 +105,31 @@ def test_a_picture_that_cannot_be_read_is_named_once(place: Path, alberti: Comma
     (place / "pictures/bad.png").write_text("no")
     assert alberti("predict-depth", place / "dpt", place / "pictures", "--out", place / "out", "--device", "cpu") == 1
     assert capsys.readouterr().err.count("bad.png") == 1
+
+
+def test_a_relative_model_is_not_scored_as_metres(place: Path, alberti: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    build_depth_model("dpt", "tiny").save(place / "dpt")
+    common = ("score-depth", place / "dpt", place / "kitti", "--split", place / "list.txt", "--device", "cpu")
+    assert alberti(*common, "--out", place / "out.json", "--align", "none") == 1
+    assert "the predictions are inverse relative depth: score them with --align affine_disparity" in capsys.readouterr().err
+
+
+def test_a_device_that_there_is_not_is_told_without_torch_own_list(
+    place: Path, alberti: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_depth_model("dpt", "tiny").save(place / "dpt")
+    common = ("predict-depth", place / "dpt", place / "photo.png", "--out", place / "out")
+    assert alberti(*common, "--device", "abacus") == 1
+    told = capsys.readouterr().err
+    assert "--device: 'abacus' cannot be used here (torch knows no device of this name); expected cpu" in told
+    assert "privateuseone" not in told
+
+
+def test_a_height_that_no_memory_holds_is_refused(place: Path, alberti: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    build_depth_model("dpt", "tiny").save(place / "dpt")
+    common = ("predict-depth", place / "dpt", place / "photo.png", "--out", place / "out")
+    assert alberti(*common, "--input-height", "100000") == 2
+    assert "--input-height" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder", ["none", "model"])

@@ -68,6 +68,18 @@ def test_a_depth_map_of_one_value_is_refused(alberti, base, tmp_path, capsys):
     assert not (tmp_path / "x.png").exists()
 
 
+def test_one_wall_that_faces_the_camera_is_not_guided_and_says_so(alberti, base, tmp_path, capsys):
+    wall = np.full((SIZE, SIZE), 5.0, np.float32)
+    wall[:2] = 0  # not one value everywhere, which no pipeline draws
+    np.save(tmp_path / "wall.npy", wall)
+    common = ("draw", tmp_path / "wall.npy", "--base", base, "--steps", 2, "--device", "cpu", "--focal", 30)
+    assert alberti(*common, "--out", tmp_path / "x.png", "--no-compare") == 0
+    assert (
+        "no vanishing points in the depth map's planes that a surface runs along, so it is not guided"
+        in capsys.readouterr().out
+    )
+
+
 def test_a_pickled_array_is_one_paragraph(alberti, base, tmp_path, capsys):
     bad = tmp_path / "object.npy"
     np.save(bad, np.array([{}, None], dtype=object), allow_pickle=True)

@@ -278,6 +278,22 @@ def test_nothing_to_be_guided_by_is_refused():
         VanishingGuidance([None, []])
 
 
+def test_a_depth_map_without_a_surface_along_a_point_does_not_pass_unguided():
+    wall, room = np.full((SIZE, SIZE), 4.0, dtype=np.float32), _room()
+    with pytest.raises(DataError, match="no surface of the depth map runs along a vanishing point"):
+        VanishingGuidance(depth=wall, camera=CAMERA)
+    with pytest.warns(UserWarning, match=r"pictures 1 \(counted from 0\) are not guided"):
+        VanishingGuidance(depth=[room, wall], camera=CAMERA)
+    VanishingGuidance(depth=wall, camera=CAMERA, surfaces=False)
+
+
+def test_depth_in_another_unit_is_refused():
+    with pytest.raises(DataError, match=r"depth: its values are .* no scene in metres: they look like centimetres"):
+        VanishingGuidance(depth=300 * _room(), camera=CAMERA)
+    sky = np.where(np.arange(SIZE)[:, None] < 20, 655.35, _room()).astype(np.float32)
+    VanishingGuidance(depth=sky, camera=CAMERA)
+
+
 def test_values_that_are_not_finite_are_refused(pipe):
     depth = np.full((SIZE, SIZE), np.nan, dtype=np.float32)
     with pytest.raises(DataError, match="finite"):

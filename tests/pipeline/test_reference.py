@@ -41,3 +41,14 @@ def test_every_option_is_described() -> None:
     rows = [line for line in command_reference().splitlines() if line.startswith("| `")]
     assert len(rows) > 100
     assert not [row for row in rows if not row.removesuffix(" |").rsplit("|", 1)[-1].strip()]
+
+
+def test_a_switch_that_has_no_opposite_names_none() -> None:
+    rows = command_reference().splitlines()
+    assert any(row.startswith("| `--only-common` |") for row in rows)
+    assert any(row.startswith("| `--compare / --no-compare` |") for row in rows)
+
+
+def test_what_stands_in_angle_brackets_is_no_tag() -> None:
+    assert "DIODE: &lt;image name>.npy" in command_reference()
+    assert "`<date>/<drive> <frame> l`" in command_reference()  # code is shown as it is
