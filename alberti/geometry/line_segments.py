@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from alberti.errors import DataError
-from alberti.geometry.segment_edges import move_onto_edges
+from alberti.geometry.segment_edges import Edges, move_onto_edges
 
 _LSD_SIZE = 305.0
 """Root area in pixels at which LSD looks at a picture, between its own size and 0.55 of it. Its Gaussian pre-filter works
@@ -44,23 +44,31 @@ def detect_line_segments(
     Raises:
         DataError: the array is not a picture.
     """
+    return detect_segments_and_edges(image, min_length=min_length, merge=merge, max_side=max_side)[0]
+
+
+def detect_segments_and_edges(
+    image: np.ndarray, *, min_length: float | None = None, merge: bool = True, max_side: int = 2048
+) -> tuple[np.ndarray, Edges]:
+    """The same, and the edges that the longer segments were fitted to: :mod:`alberti.geometry.distortion` measures their bends."""
     gray = to_gray(image)
     height, width = gray.shape
     if min_length is None:
         min_length = default_min_length(width, height)
     if min(height, width) < 4:
-        return np.zeros((0, 4))
+        return np.zeros((0, 4)), Edges.none()
     shrunk, ratio = _shrink(gray, max_side)
     segments = _lsd(shrunk)
     shortest = min_length if ratio is None else min_length / float(ratio.max())
     if merge:
         segments = merge_line_segments(segments[_lengths(segments) >= 0.5 * shortest])
-    segments = move_onto_edges(shrunk, segments[_lengths(segments) >= 0.9 * shortest])
+    segments, edges = move_onto_edges(shrunk, segments[_lengths(segments) >= 0.9 * shortest])
     if ratio is not None:
         segments = (segments + 0.5) * ratio - 0.5
+        edges = Edges((edges.places + 0.5) * ratio[:2] - 0.5, edges.seen)
     lengths = _lengths(segments)
     order = np.argsort(-lengths, kind="stable")
-    return segments[order[lengths[order] >= min_length]]
+    return segments[order[lengths[order] >= min_length]], edges
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
