@@ -22,14 +22,15 @@ _GRID = np.linspace(-0.6, 0.2, 41)
 _FEWEST = 8
 _SURE = 4.0
 """Standard deviations from zero before a distortion is believed."""
-_SMALLEST = 0.03
-"""A smaller one is left alone: cameras that are sold as free of it have as much."""
+_SMALLEST = 0.035
+"""A smaller one is not sure: cameras that are sold as free of it have as much."""
 _MOST = 0.08
 """Stronger pincushions than any lens has are arches and curved walls."""
 _SEEN = 0.75
 """Of the places along an edge that have to show it."""
-_USUAL = 0.03
+_USUAL = 0.015
 """Standard deviation of the k of lenses that are sold as straight: what is not sure is drawn towards zero by as much."""
+_MOST_LIKELY = 0.03
 _LEAST = 0.002
 """A smaller likely one is none: a quarter of a pixel in the corners of 640 x 480, and renders have no lens."""
 _STRONG = 0.25
@@ -78,7 +79,7 @@ def distortion_of_edges(edges: Edges, width: int, height: int) -> Distortion:
     if sure:
         return Distortion(k, k, k, spread)
     # The mean of what is believed after the measurement, whose stated deviation is half of the true one.
-    likely = float(np.clip(k / (1 + (2 * spread / _USUAL) ** 2), -_SMALLEST, _SMALLEST))
+    likely = float(np.clip(k / (1 + (2 * spread / _USUAL) ** 2), -_MOST_LIKELY, _MOST_LIKELY))
     return Distortion(0.0, likely if _LEAST < abs(likely) and k < _MOST else 0.0, k, spread)
 
 

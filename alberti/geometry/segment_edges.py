@@ -22,6 +22,8 @@ _SHORTEST = 20.0
 """Pixels: along shorter segments the edge's steps from pixel to pixel turn a fit more than LSD errs."""
 _FLOOR = 0.05
 """Pixels that places may lie off an exact line before the fit counts them for less."""
+_ANOTHER = 1.0
+"""Pixels: a place so far off the line is on another edge, for who asks how this one bends."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ def move_onto_edges(gray: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray,
     where = _MARGIN + (1 - 2 * _MARGIN) * (np.arange(_PLACES) + 0.5) / _PLACES
     smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _SMOOTHING)
     offset, weight = _steepest(_across(smooth, first, along, normal, where))
-    start, end, fitted = _robust_lines(where, offset, weight)
+    start, end, fitted, rest = _robust_lines(where, offset, weight)
     fitted &= np.maximum(np.abs(start), np.abs(end)) <= _REACH
     start, end = np.where(fitted, start, 0.0), np.where(fitted, end, 0.0)
     moved = segments.copy()
     moved[long] += np.concatenate([start[:, None] * normal, end[:, None] * normal], axis=1)
     places = first[:, None] + where[:, None] * along[:, None] + offset[:, :, None] * normal[:, None]
-    return moved, Edges(places, weight > 0)
+    return moved, Edges(places, (weight > 0) & (rest < _ANOTHER))
 
 
 def _across(image: np.ndarray, first: np.ndarray, along: np.ndarray, normal: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -102,8 +104,8 @@ def _steepest(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return peak - _REACH + shift, np.where(seen, np.minimum(top, usual), 0.0)
 
 
-def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets (N,) of N fitted lines at both ends of their segments, and whether there was enough to fit.
+def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Offsets (N,) of N fitted lines at both ends of their segments, whether there was enough to fit, and how far off (N, P) is.
 
     Least squares, reweighted (Cauchy) with the scale of each segment's own deviations.
     """
@@ -119,4 +121,4 @@ def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> 
         scale = np.maximum(1.5 * np.median(rest, axis=1, keepdims=True), _FLOOR)
         used = weight / (1 + (rest / scale) ** 2)
     enough = ((weight > 0).sum(axis=1) >= 0.5 * len(where)) & (spread > 0.01)
-    return level - 0.5 * slope, level + 0.5 * slope, enough
+    return level - 0.5 * slope, level + 0.5 * slope, enough, rest
