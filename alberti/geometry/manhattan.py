@@ -156,7 +156,7 @@ def measure_direction(
         one /= np.linalg.norm(one)
         basis = np.stack([one, np.cross(direction, one)])
         errors, slopes = model.errors(direction[None], focal)
-        error, gradient = errors[0], slopes[0] @ basis.T
+        error, gradient = errors[0], (basis @ slopes[0]).T
         likelihood, stiffness = model.density(error)
         weighted = (gradient * (stiffness * likelihood / (likelihood + rival))[:, None]).T
         information = weighted @ gradient + 1e-6 * np.eye(2)
@@ -298,19 +298,12 @@ def _expectation(
     chance = OUTLIER_SHARE / np.pi
     total = density.sum(axis=0) + chance
     score = float(np.log(total / chance).sum())
-    # Rotating by omega moves d by omega x d, and n . (omega x d) = omega . (d x n).
-    x, y, z = directions.T[..., None]
-    columns = [
-        y * slopes[..., 2] - z * slopes[..., 1],
-        z * slopes[..., 0] - x * slopes[..., 2],
-        x * slopes[..., 1] - y * slopes[..., 0],
-    ]
+    moves = turning(directions)
     if prior is not None:
-        columns.append(x * slopes[..., 0] + y * slopes[..., 1])
-    gradients = np.concatenate(columns).reshape(len(columns), -1)
-    weighted = gradients * (density / total * stiffness).ravel()
-    information = weighted @ gradients.T
-    pull = weighted @ errors.ravel()
+        moves = np.concatenate([moves, zooming(directions)], axis=2)
+    stiffness *= density
+    stiffness /= total
+    information, pull = normal_equations(errors, slopes, stiffness, moves)
     information[np.diag_indices(len(information))] += 1e-6
     if prior is not None:
         deviation = float(prior.deviation(focal))
@@ -320,11 +313,52 @@ def _expectation(
     return score, information, pull
 
 
+def turning(directions: np.ndarray) -> np.ndarray:
+    """(M, 3, 3) how (M, 3) directions d move with a rotation vector: omega x d."""
+    moves = np.zeros((len(directions), 3, 3))
+    x, y, z = directions.T
+    moves[:, 0, 1], moves[:, 0, 2], moves[:, 1, 2] = z, -y, x
+    moves[:, 1, 0], moves[:, 2, 0], moves[:, 2, 1] = -z, y, -x
+    return moves
+
+
+def zooming(directions: np.ndarray) -> np.ndarray:
+    """(M, 3, 1) what a change of log focal is as a move of (M, 3) directions."""
+    moves = directions[:, :, None].copy()
+    moves[:, 2] = 0
+    return moves
+
+
+def normal_equations(
+    errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, moves: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Newton matrix (D, D) and gradient (D,) of half the weighted sum of squared errors.
+
+    Args:
+        errors, slopes: (M, N) and (M, 3, N) as :meth:`SegmentModel.errors` gives them.
+        weights: (M, N).
+        moves: (M, 3, D) how the directions move with the D parameters.
+    """
+    weighted = slopes * weights[:, None]
+    turned = moves.transpose(0, 2, 1)
+    information = (turned @ (weighted @ slopes.transpose(0, 2, 1)) @ moves).sum(axis=0)
+    pull = (turned @ (weighted @ errors[:, :, None])).sum(axis=0)[:, 0]
+    return information, pull
+
+
 def rotate(vector: np.ndarray) -> np.ndarray:
     """The rotation matrix of a rotation vector (Rodrigues)."""
-    angle = np.linalg.norm(vector)
+    x, y, z = vector.tolist()
+    angle = math.sqrt(x * x + y * y + z * z)
     if angle < 1e-12:
         return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    x, y, z = x / angle, y / angle, z / angle
+    sin, cos = math.sin(angle), math.cos(angle)
+    rest = 1 - cos
+    return np.array(
+        [
+            [cos + rest * x * x, rest * x * y - sin * z, rest * x * z + sin * y],
+            [rest * x * y + sin * z, cos + rest * y * y, rest * y * z - sin * x],
+            [rest * x * z - sin * y, rest * y * z + sin * x, cos + rest * z * z],
+        ]
+    )

@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alberti.geometry.manhattan import FocalPrior, Triad, directions_to_points, points_to_directions, rotate
+from alberti.geometry.manhattan import (
+    FocalPrior,
+    Triad,
+    directions_to_points,
+    normal_equations,
+    points_to_directions,
+    rotate,
+    turning,
+    zooming,
+)
 from alberti.geometry.segment_likelihood import DISPERSION, OUTLIER_SHARE, SEARCH_NOISE, SegmentModel
 
 _ROLL = math.radians(2.5)
@@ -144,12 +153,12 @@ def hypothesise(
     for focal in focals:
         mine = np.flatnonzero(focal_of == focal)
         rays = points_to_directions(candidates, focal)
-        on = np.abs(down[mine] @ rays.T) < _ON_HORIZON
-        zenith = model.supports(directions_to_points(down[mine], focal)) * model.information.astype(np.float32)
-        for row, index in enumerate(mine):
-            members = supports[on[row]]
-            best = np.maximum(zenith[row], members.max(axis=0)) if len(members) else zenith[row]
-            score[index] += best.sum()
+        row, member = np.nonzero(np.abs(down[mine] @ rays.T) < _ON_HORIZON)
+        best = model.supports(directions_to_points(down[mine], focal)) * model.information.astype(np.float32)
+        if len(row):
+            some, first = np.unique(row, return_index=True)
+            best[some] = np.maximum(best[some], np.maximum.reduceat(supports[member], first, axis=0))
+        score[mine] += best.sum(axis=1)
     chosen: list[tuple[np.ndarray, float]] = []
     for index in np.argsort(-score, kind="stable"):
         if len(chosen) == _STARTS:
@@ -227,22 +236,12 @@ def _expectation(model: SegmentModel, now: Upright, prior: FocalPrior) -> tuple[
     total = density.sum(axis=0) + chance
     score = float(np.log(total * np.pi).sum())
     share = density / total
-    x, y, z = directions.T[..., None]
-    columns = [
-        y * slopes[..., 2] - z * slopes[..., 1],
-        z * slopes[..., 0] - x * slopes[..., 2],
-        x * slopes[..., 1] - y * slopes[..., 0],
-        x * slopes[..., 0] + y * slopes[..., 1],
-    ]
     count = int(now.families.max()) + 1 if len(now.families) else 0
-    along = now.level_slopes().T[..., None]
-    turned = along[0] * slopes[..., 0] + along[1] * slopes[..., 1] + along[2] * slopes[..., 2]
-    for family in range(count):
-        columns.append(turned * np.concatenate([[0.0], now.families == family])[:, None])
-    gradients = np.concatenate(columns).reshape(len(columns), -1)
-    weighted = gradients * (share * stiffness).ravel()
-    information = weighted @ gradients.T
-    pull = weighted @ errors.ravel()
+    own = np.arange(count) == np.concatenate([[-1], now.families])[:, None]
+    azimuths = now.level_slopes()[:, :, None] * own[:, None]
+    moves = np.concatenate([turning(directions), zooming(directions), azimuths], axis=2)
+    stiffness *= share
+    information, pull = normal_equations(errors, slopes, stiffness, moves)
     # A turn about the upright direction and one of all azimuths are the same: this keeps the first from being used.
     information[:3, :3] += 1e3 * np.outer(directions[0], directions[0]) + 1e-6 * np.eye(3)
     information[3:, 3:] += 1e-6 * np.eye(len(information) - 3)
