@@ -108,10 +108,11 @@ def find_triad(
     uncertain = None if focal is not None else prior
     rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 2) for index in starts]
     best = max(rough, key=lambda triad: triad.score)
-    tried = [refine(scoring.with_noise(noise), best.rotation, best.focal, uncertain, 2) for noise in NOISE_LEVELS]
+    tried = [refine(scoring.with_noise(noise), best.rotation, best.focal, uncertain, 1) for noise in NOISE_LEVELS]
     likeliest = int(np.argmax([triad.score for triad in tried]))
     start, level = tried[likeliest], model.with_noise(NOISE_LEVELS[likeliest])
-    triad = refine(level, start.rotation, start.focal, uncertain, 30)
+    # With an unknown focal length it is only where other worlds start from.
+    triad = refine(level, start.rotation, start.focal, uncertain, 2 if focal is None else 30)
     if focal is not None:
         triad = balance(level, triad, _TOGETHER * math.radians(NOISE_LEVELS[likeliest][1]))
     return triad, level

@@ -40,7 +40,7 @@ _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
 _STARTS = 3
-_SEARCHED, _USED = 120, 300
+_SEARCHED, _USED = 120, 200
 """So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
 _BELIEF = 2.0
@@ -342,7 +342,10 @@ def find_upright(
     worlds += [refine(searched, from_triad(triad), prior, 2) for triad in triads]
     if not worlds:
         return None
-    for best in sorted(worlds, key=lambda world: -world.preference)[:2]:
-        worlds += [refine(searched, pair, prior, 2) for pair in tied(best)]
+    first, *others = sorted(worlds, key=lambda world: -world.preference)[:2]
+    # Another world that cannot come first by being Manhattan is not asked.
+    rivals = [world for world in others if world.preference + _MANHATTAN + _GAIN > first.preference]
+    for rival in [first, *rivals]:
+        worlds += [refine(searched, pair, prior, 2) for pair in tied(rival)]
     best = max(worlds, key=lambda world: world.preference)
     return refine(model.take(np.arange(min(len(model), _USED))), best, prior, 8)
