@@ -89,8 +89,8 @@ class SegmentModel:
         """Signed sine of the angle of every segment to every point: (M, 3) -> (M, N)."""
         return (points @ self.lines.T) / np.sqrt(self.squared_distances(points))
 
-    def errors(self, directions: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
-        """Sines of (M, 3) unit directions seen with ``focal``, and their slopes.
+    def errors(self, directions: np.ndarray, focal: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sines of (M, 3) unit directions seen with ``focal``, one or (M, 1), and their slopes.
 
         Returns:
             errors (M, N), and normals n (M, 3, N) with which a change of the direction d by dd and of the focal length by
