@@ -211,10 +211,11 @@ def _hypothesise(model: SegmentModel, candidates: np.ndarray, focals: np.ndarray
     second, third = _bases(first)
     normals = np.stack([model.lines * [focal, focal, 1.0] for focal in focals])
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)  # (F, N, 3)
-    along = second @ normals.transpose(0, 2, 1)  # (F, C, N)
-    across = third @ normals.transpose(0, 2, 1)
+    toward = normals.transpose(0, 2, 1).astype(np.float32)
+    along = second.astype(np.float32) @ toward  # (F, C, N)
+    across = third.astype(np.float32) @ toward
     angle = np.arctan2(along, -across) % (np.pi / 2)
-    free = model.information * (1 - model.supports(candidates))
+    free = model.information.astype(np.float32) * (1 - model.supports(candidates))
     votes = free[None] * np.hypot(along, across)
     peaks = _vote(angle, votes)  # (F, C, P)
     cos, sin = np.cos(peaks)[..., None], np.sin(peaks)[..., None]
@@ -235,7 +236,7 @@ def _bases(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _vote(angle: np.ndarray, votes: np.ndarray) -> np.ndarray:
     """The strongest ``_PEAKS`` angles in [0, pi / 2) of each of (F, C, N) weighted votes: (F, C, P)."""
     shape, rows = angle.shape, angle.shape[0] * angle.shape[1]
-    bins = np.minimum((angle * (_VOTE_BINS / (np.pi / 2))).astype(np.int64), _VOTE_BINS - 1).reshape(rows, -1)
+    bins = np.minimum((angle * (_VOTE_BINS / (np.pi / 2))).astype(np.int32), _VOTE_BINS - 1).reshape(rows, -1)
     flat = (np.arange(rows)[:, None] * _VOTE_BINS + bins).ravel()
     histogram = np.bincount(flat, votes.reshape(-1), rows * _VOTE_BINS).reshape(rows, _VOTE_BINS)
     smooth = histogram + 0.7 * (np.roll(histogram, 1, 1) + np.roll(histogram, -1, 1))
@@ -253,10 +254,10 @@ def _best(levels: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray,
     points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None]).reshape(-1, 3)
     chosen: list[int] = []
     taken = np.zeros(len(rotations), dtype=bool)
-    squares = levels[0].squared_sines(points)
+    squares = levels[0].squared_sines(points).reshape(len(rotations), 3, -1)
+    nearest = np.minimum(np.minimum(squares[:, 0], squares[:, 1]), squares[:, 2])  # of a segment's three points
     for level in levels:
-        support = level.supports(points, squares).reshape(len(rotations), 3, -1)
-        score = support.max(axis=1) @ level.information + belief
+        score = level.supports(points, nearest) @ level.information + belief
         for _ in range(_REFINED):
             index = int(np.where(taken, -np.inf, score).argmax())
             if taken[index]:

@@ -73,9 +73,11 @@ def evidence(model: SegmentModel, points: np.ndarray, free: int, choices: float)
 def distinct_lines(model: SegmentModel) -> np.ndarray:
     """Indices of segments that are lines of their own: one of several pieces or edges of one thin bar counts once."""
     model = model.take(np.arange(min(len(model), _TESTED)))
-    normals = model.lines[:, :2]
-    distance = np.abs(normals @ model.middles.T + model.lines[:, 2:])
-    same = (distance < _ONE_LINE) & (np.abs(normals @ normals.T) > np.cos(np.radians(2.0)))
+    lines, middles = model.lines.astype(np.float32), model.middles.astype(np.float32)
+    normals = lines[:, :2]
+    distance = np.abs(normals @ middles.T + lines[:, 2:])
+    crossed = np.abs(normals @ np.stack([-normals[:, 1], normals[:, 0]]))
+    same = (distance < _ONE_LINE) & (crossed < np.sin(np.radians(2.0)))
     kept = np.ones(len(model), dtype=bool)
     for index in np.flatnonzero(np.triu(same, 1).any(axis=1)):
         if kept[index]:

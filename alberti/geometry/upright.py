@@ -215,6 +215,8 @@ def refine(model: SegmentModel, starts: list[Upright], prior: FocalPrior, iterat
             now = replace(now, score=score, gain=_gain(now, score, prior), weights=weights)
             if now.gain >= best[index].gain or step_index == 0:
                 best[index], known[index] = now, information
+            if step_index == iterations:
+                continue
             step = -np.linalg.solve(information, pull)
             largest = float(np.abs(step).max())
             running[index] = _moved(now, step * min(1.0, 0.2 / max(largest, 1e-12)))
@@ -285,23 +287,22 @@ def _with_beliefs(
     """The same with what is believed of focal length and roll."""
     down = world.rotation[:, DOWN]
     # A turn about the upright direction and one of all azimuths are the same: this keeps the first from being used.
-    information[:3, :3] += 1e3 * np.outer(down, down) + 1e-6 * np.eye(3)
-    information[3:, 3:] += 1e-6 * np.eye(len(information) - 3)
-    information[3, 3] += DISPERSION / prior.sigma**2
-    pull[3] += DISPERSION * float(prior.deviation(world.focal)) / prior.sigma
     roll_pull, roll_stiffness, slope = _roll(down)
-    information[:3, :3] += DISPERSION * roll_stiffness * np.outer(slope, slope)
+    information[:3, :3] += 1e3 * down[:, None] * down + DISPERSION * roll_stiffness * slope[:, None] * slope
+    information.flat[:: len(information) + 1] += 1e-6
+    information[3, 3] += DISPERSION / prior.sigma**2
+    pull[3] += DISPERSION * math.log(world.focal / prior.median) / prior.sigma**2
     pull[:3] += DISPERSION * roll_pull * slope
     return information, pull
 
 
 def _roll(down: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Of the roll's log prior, the negative's slope and stiffness, and the roll's slope along the rotation vector (3,)."""
-    roll = math.atan2(-down[0], down[1])
-    across = max(down[0] ** 2 + down[1] ** 2, 1e-9)
-    slope = np.array([-down[2] * down[0], -down[2] * down[1], across]) / across
+    x, y, z = down.tolist()
+    roll = math.atan2(-x, y)
+    across = max(x * x + y * y, 1e-9)
     stiffness = (_FREEDOM + 1) / (_FREEDOM * _ROLL**2 + roll**2)
-    return stiffness * roll, stiffness, slope
+    return stiffness * roll, stiffness, np.array([-z * x / across, -z * y / across, 1.0])
 
 
 def from_triad(triad: Triad) -> Upright:
