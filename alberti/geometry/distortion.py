@@ -45,7 +45,7 @@ class Distortion:
     k: float
     """Of the division model, in half diagonals; 0 where no distortion is sure."""
     likely: float
-    """What is best taken out: ``k`` where it is sure; elsewhere what is left of the measured one if most lenses are straight."""
+    """What is best taken out: ``k`` where it is sure; elsewhere the measured one, drawn towards zero by how unsure it is."""
     measured: float | None
     """The estimate whether sure or not; None with too few long segments."""
     spread: float | None
@@ -67,7 +67,7 @@ def estimate_distortion(image: np.ndarray, segments: np.ndarray) -> Distortion:
 
 
 def distortion_of_edges(edges: Edges, width: int, height: int) -> Distortion:
-    """The same of edges that were measured with the segments (:func:`alberti.geometry.line_segments.detect_segments_and_edges`)."""
+    """The same of edges that were measured with the segments: ``detect_segments_and_edges`` of line_segments."""
     half = 0.5 * float(np.hypot(width, height))
     length = edges.lengths
     longest = np.argsort(-length, kind="stable")[:_USED]
@@ -80,7 +80,7 @@ def distortion_of_edges(edges: Edges, width: int, height: int) -> Distortion:
         return Distortion(k, k, k, spread)
     # The mean of what is believed after the measurement, whose stated deviation is half of the true one.
     likely = float(np.clip(k / (1 + (2 * spread / _USUAL) ** 2), -_MOST_LIKELY, _MOST_LIKELY))
-    return Distortion(0.0, likely if _LEAST < abs(likely) and k < _MOST else 0.0, k, spread)
+    return Distortion(0.0, likely if abs(likely) > _LEAST and k < _MOST else 0.0, k, spread)
 
 
 def straighten(segments: np.ndarray, width: int, height: int, k: float) -> np.ndarray:

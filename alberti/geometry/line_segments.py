@@ -50,7 +50,7 @@ def detect_line_segments(
 def detect_segments_and_edges(
     image: np.ndarray, *, min_length: float | None = None, merge: bool = True, max_side: int = 2048
 ) -> tuple[np.ndarray, Edges]:
-    """The same, and the edges that the longer segments were fitted to: :mod:`alberti.geometry.distortion` measures their bends."""
+    """The same, and the edges that the longer segments were fitted to: their bends are the lens distortion."""
     gray = to_gray(image)
     height, width = gray.shape
     if min_length is None:

@@ -105,7 +105,7 @@ def _steepest(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Offsets (N,) of N fitted lines at both ends of their segments, whether there was enough to fit, and how far off (N, P) is.
+    """Offsets (N,) of N fitted lines at both ends of their segments, whether there was enough to fit, distances (N, P).
 
     Least squares, reweighted (Cauchy) with the scale of each segment's own deviations.
     """

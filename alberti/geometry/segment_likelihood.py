@@ -167,9 +167,10 @@ class SegmentModel:
         return density, tight
 
     @property
-    def is_photograph(self) -> bool:
-        """Whether the noise is that of photographs rather than renders: over a fifth of a pixel at the segments' ends."""
-        return bool(np.median(self.sigma * self.length) > np.sqrt(2) * 0.35)
+    def noise_level(self) -> int:
+        """Which of :data:`NOISE_LEVELS` the segments' noise is nearest to: 0 for most renders, 1 and 2 for photographs."""
+        ends = float(np.median(self.sigma * self.length)) / np.sqrt(2)
+        return int(np.argmin([abs(np.log(ends / level)) for level, _ in NOISE_LEVELS]))
 
     @property
     def information(self) -> np.ndarray:

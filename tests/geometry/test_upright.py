@@ -79,11 +79,11 @@ def test_the_likelihood_s_gradient_is_the_slope_of_its_value(monkeypatch: pytest
     angle = np.radians(STREETS) + 0.004
     world = Upright(basis, 600 / 320, angle, np.arange(3), shares, 0.0, 0.0, np.eye(7))
     wide = FocalPrior(median=600 / 320, sigma=1e6)
-    pull = _expectation(model, world, wide)[2]
+    pull = _expectation(model, [world], wide)[0][2]
     for index in range(7):
         step = np.zeros(7)
         step[index] = 1e-6
-        up, down = (_expectation(model, _moved(world, sign * step), wide)[0] for sign in (1, -1))
+        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step) for sign in (1, -1)], wide))
         assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
 
 
