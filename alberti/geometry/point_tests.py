@@ -168,7 +168,10 @@ def upright_spreads(world: Upright) -> np.ndarray:
         slopes[:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
         slopes[:, 3] = np.array([x, y, 0]) - direction * (x * x + y * y)
         if index:
-            slopes[:, 4 + world.families[index - 1]] = ray
+            slopes[:, (4 if world.centre is None else 6) + world.families[index - 1]] = ray
+        if world.centre is not None:
+            across = np.array([[z, 0], [0, z], [0, 0]]) / world.focal
+            slopes[:, 4:6] = across - direction[:, None] * (direction @ across)
         spreads.append(np.degrees(np.sqrt(np.trace(slopes @ world.covariance @ slopes.T))))
     return np.array(spreads)
 

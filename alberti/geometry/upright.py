@@ -45,6 +45,9 @@ _SEARCHED, _USED = 120, 200
 _AZIMUTHS = 180
 _BELIEF = 2.0
 """How much beliefs about roll, pitch and focal length weigh against the log likelihood when worlds are compared."""
+_CENTRE = 0.03
+"""Standard deviation of a camera's principal point, in half the longer side, either way: 10 pixels of 640. Those of KITTI and
+York Urban lie 0.03 and 0.05 off the middle."""
 _CONVERGED = 2e-4
 _APART = math.radians(5.0)
 """Nearer horizontal directions are one."""
@@ -76,7 +79,9 @@ class Upright:
     gain: float
     """The score less the price of azimuths and unlikely cameras: what worlds are compared by."""
     covariance: np.ndarray
-    """Of rotation vector (3), log focal, one azimuth a family."""
+    """Of rotation vector (3), log focal, principal point (2) where it is free, one azimuth a family."""
+    centre: tuple[float, float] | None = None
+    """The principal point in the frame where it is free; None: at (0, 0)."""
 
     @property
     def manhattan(self) -> bool:
@@ -100,7 +105,14 @@ class Upright:
 
     def points(self) -> np.ndarray:
         """(1 + K, 3) vanishing points in the frame, unit norm."""
-        return directions_to_points(self.directions(), self.focal)
+        return directions_to_points(self.seen(), self.focal)
+
+    def seen(self) -> np.ndarray:
+        """(1 + K, 3) directions that a camera whose principal point is at (0, 0) would see where this one sees its own."""
+        directions = self.directions()
+        if self.centre is not None:
+            directions[:, :2] += directions[:, 2:] * self.centre / self.focal
+        return directions
 
 
 def _log_t(value: np.ndarray | float, scale: float) -> np.ndarray:
@@ -228,9 +240,12 @@ def refine(model: SegmentModel, starts: list[Upright], prior: FocalPrior, iterat
 def _moved(now: Upright, step: np.ndarray) -> Upright:
     rotation = rotate(step[:3]) @ now.rotation
     focal = float(np.clip(now.focal * math.exp(step[3]), 0.2, 20.0))
-    turns = step[4:]
+    centre = now.centre
+    if centre is not None:
+        centre = (centre[0] + float(step[4]), centre[1] + float(step[5]))
+    turns = step[4 if centre is None else 6 :]
     azimuths = now.azimuths + (turns[now.families] if len(turns) else 0.0)
-    return replace(now, rotation=rotation, focal=focal, azimuths=azimuths)
+    return replace(now, rotation=rotation, focal=focal, azimuths=azimuths, centre=centre)
 
 
 Expected = tuple[float, np.ndarray, np.ndarray, np.ndarray]
@@ -238,12 +253,15 @@ Expected = tuple[float, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _expectation(model: SegmentModel, worlds: list[Upright], prior: FocalPrior) -> list[Expected]:
-    """Of each world; what is as long as the segments are many, for all worlds at once."""
+    """Of each world; what is as long as the segments are many, for all worlds at once.
+
+    The principal point is free in all of them or in none.
+    """
     counts = [1 + len(world.azimuths) for world in worlds]
     first = np.cumsum([0, *counts])[:-1]
     directions = np.concatenate([world.directions() for world in worlds])
     focals = np.repeat([world.focal for world in worlds], counts)[:, None]
-    errors, slopes = model.errors(directions, focals)
+    errors, slopes = model.errors(np.concatenate([world.seen() for world in worlds]), focals)
     density, stiffness = model.density(errors)
     density *= np.concatenate([world.weights[:-1] for world in worlds])[:, None]
     chance = np.array([[world.weights[-1] / np.pi] for world in worlds])
@@ -251,10 +269,12 @@ def _expectation(model: SegmentModel, worlds: list[Upright], prior: FocalPrior) 
     scores = np.log(total * np.pi).sum(axis=1)
     density /= np.repeat(total, counts, axis=0)
     stiffness *= density
-    moves = np.concatenate([turning(directions), zooming(directions)], axis=2)
     # Turns of azimuths are moves of their own directions alone.
     along = np.concatenate([world.level_slopes() for world in worlds])[:, :, None]
-    own, pulls = normal_equations(errors, slopes, stiffness, np.concatenate([moves, along], axis=2))
+    moves = np.concatenate([turning(directions), zooming(directions), along], axis=2)
+    if worlds[0].centre is not None:
+        moves = _recentred(moves, directions, focals, np.repeat([world.centre for world in worlds], counts, axis=0))
+    own, pulls = normal_equations(errors, slopes, stiffness, moves)
     shares, nothing = density.sum(axis=1), (chance / total).sum(axis=1)
     result = []
     for index, (world, start, count) in enumerate(zip(worlds, first, counts, strict=True)):
@@ -267,24 +287,43 @@ def _expectation(model: SegmentModel, worlds: list[Upright], prior: FocalPrior) 
     return result
 
 
+def _recentred(moves: np.ndarray, directions: np.ndarray, focals: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(M, 3, 7): (M, 3, 5) moves of directions as those of :meth:`Upright.seen`, with the principal point's before the last.
+
+    Args:
+        focals: (M, 1).
+        centres: (M, 2).
+    """
+    moves = moves.copy()
+    turned = [0, 1, 2, 4]  # a change of focal length leaves the principal point where it is
+    moves[:, :2, turned] += moves[:, 2:, turned] * (centres / focals)[:, :, None]
+    own = np.zeros((len(moves), 3, 2))
+    own[:, 0, 0] = own[:, 1, 1] = directions[:, 2] / focals[:, 0]
+    return np.concatenate([moves[:, :, :4], own, moves[:, :, 4:]], axis=2)
+
+
 def _by_family(own: np.ndarray, pulls: np.ndarray, families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix and gradient of rotation, log focal and one azimuth a family, from those (K, 5, 5), (K, 5) of each direction."""
-    count = int(families.max()) + 1 if len(families) else 0
-    information, pull = np.zeros((4 + count, 4 + count)), np.zeros(4 + count)
-    information[:4, :4] = own[:, :4, :4].sum(axis=0)
-    pull[:4] = pulls[:, :4].sum(axis=0)
-    for family, matrix, slope in zip((4 + families).tolist(), own[1:], pulls[1:], strict=True):
-        information[family, :4] += matrix[4, :4]
-        information[:4, family] += matrix[:4, 4]
-        information[family, family] += matrix[4, 4]
-        pull[family] += slope[4]
+    """Matrix and gradient of what moves all directions and one azimuth a family.
+
+    From those of each direction, (K, C + 1, C + 1) and (K, C + 1), of which the last row is the direction's own azimuth.
+    """
+    common = own.shape[1] - 1
+    size = common + (int(families.max()) + 1 if len(families) else 0)
+    information, pull = np.zeros((size, size)), np.zeros(size)
+    information[:common, :common] = own[:, :common, :common].sum(axis=0)
+    pull[:common] = pulls[:, :common].sum(axis=0)
+    for family, matrix, slope in zip((common + families).tolist(), own[1:], pulls[1:], strict=True):
+        information[family, :common] += matrix[common, :common]
+        information[:common, family] += matrix[:common, common]
+        information[family, family] += matrix[common, common]
+        pull[family] += slope[common]
     return information, pull
 
 
 def _with_beliefs(
     information: np.ndarray, pull: np.ndarray, world: Upright, prior: FocalPrior
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same with what is believed of focal length and roll."""
+    """The same with what is believed of focal length, roll and principal point."""
     down = world.rotation[:, DOWN]
     # A turn about the upright direction and one of all azimuths are the same: this keeps the first from being used.
     roll_pull, roll_stiffness, slope = _roll(down)
@@ -293,6 +332,9 @@ def _with_beliefs(
     information[3, 3] += DISPERSION / prior.sigma**2
     pull[3] += DISPERSION * math.log(world.focal / prior.median) / prior.sigma**2
     pull[:3] += DISPERSION * roll_pull * slope
+    if world.centre is not None:
+        information[[4, 5], [4, 5]] += DISPERSION / _CENTRE**2
+        pull[4:6] += DISPERSION * np.array(world.centre) / _CENTRE**2
     return information, pull
 
 
@@ -330,6 +372,8 @@ def _gain(found: Upright, score: float, prior: FocalPrior) -> float:
     """Log likelihood, beliefs, and the price of azimuths."""
     count = int(found.families.max()) + 1 if len(found.families) else 0
     known = float(_known(found.rotation[:, DOWN])) - 0.5 * float(prior.deviation(found.focal)) ** 2
+    if found.centre is not None:
+        known -= 0.5 * (found.centre[0] ** 2 + found.centre[1] ** 2) / _CENTRE**2
     return score + _BELIEF * known - _GAIN * count
 
 
@@ -367,7 +411,13 @@ def tied(found: Upright) -> list[Upright]:
 
 
 def find_upright(
-    model: SegmentModel, candidates: np.ndarray, triads: list[Triad], *, prior: FocalPrior, most: int = 5
+    model: SegmentModel,
+    candidates: np.ndarray,
+    triads: list[Triad],
+    *,
+    prior: FocalPrior,
+    most: int = 5,
+    free_centre: bool = False,
 ) -> Upright | None:
     """The most likely world of an upright direction and up to ``most`` horizontal ones; None where no hypothesis is left.
 
@@ -375,6 +425,8 @@ def find_upright(
         candidates: (C, 3) points that many segments point at, best first.
         triads: further hypotheses.
         prior: of the focal length.
+        free_centre: whether the principal point is unknown. It is sought where three directions at right angles show it, in a
+            photograph; renders have it in the middle.
     """
     searched = model.take(np.arange(min(len(model), _SEARCHED)))
     wide = searched.with_noise(SEARCH_NOISE[0])
@@ -388,4 +440,6 @@ def find_upright(
     rivals = [world for world in others if world.preference + _MANHATTAN + _GAIN > first.preference]
     worlds += refine(searched, [pair for rival in [first, *rivals] for pair in tied(rival)], prior, 2)
     best = max(worlds, key=lambda world: world.preference)
-    return refine(model.take(np.arange(min(len(model), _USED))), [best], prior, 8)[0]
+    if free_centre and best.manhattan and model.noise_level > 0:
+        best = replace(best, centre=(0.0, 0.0))
+    return refine(model.take(np.arange(min(len(model), _USED))), [best], prior, 4)[0]
