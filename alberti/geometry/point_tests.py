@@ -19,7 +19,7 @@ _SIGNIFICANT = np.log(1e4)
 """At most one false point in ten thousand pictures of unrelated segments."""
 _LIKELY = np.log(10)
 """Once one point is there, others at right angles to it need less to be believed."""
-_CONFIDENCE = (3.3, -1.4, -0.8, -1.15, -2.5)
+_CONFIDENCE = (3.5, -1.3, -1.0, -0.9, -2.5)
 """Logistic regression on: 1, log of the spread, whether the noise level is not the least one, whether it is the largest,
 whether out of the triad.
 

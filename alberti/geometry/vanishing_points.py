@@ -20,7 +20,7 @@ _ASSIGN_DEGREES = 2.0
 _TRUSTED_LENGTH = 0.035
 """Of the picture's root area."""
 _ENOUGH = 80
-_FOCAL_KNOWN = 0.25
+_FOCAL_KNOWN = 0.1
 """A focal length is given out if the standard deviation of its logarithm is below this."""
 _GIVEN = 1e-3
 """The same of a focal length that is given."""
