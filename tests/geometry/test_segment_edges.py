@@ -30,8 +30,12 @@ def test_an_occluder_on_a_third_of_the_edge_does_not_pull_it() -> None:
     normal, point = np.array([0.0, 1.0]), np.array([100.0, 100.0])
     picture = edge(normal, point)
     picture[101:104, 40:75] = 60  # there the edge is two pixels lower
-    moved = move_onto_edges(picture, np.array([[40.0, 100.5, 160.0, 100.2]]))[0]
+    moved, edges = move_onto_edges(picture, np.array([[40.0, 100.5, 160.0, 100.2]]))
     assert np.abs(moved[0, [1, 3]] - 100).max() < 0.15
+    x, y = edges.places[0].T
+    assert not edges.seen[0, (x > 42) & (x < 73)].any()  # another edge is no bend of this one
+    assert np.abs(y[edges.seen[0]] - 100).max() < 0.3
+    assert edges.seen[0].sum() >= 14
 
 
 def test_without_an_edge_segments_stay() -> None:
@@ -57,3 +61,12 @@ def test_many_segments_are_the_same_as_one_by_one() -> None:
     moved = move_onto_edges(picture, segments)[0]
     for index in (0, 1333, 1334, 2999):
         np.testing.assert_allclose(moved[index], move_onto_edges(picture, segments[index : index + 1])[0][0], atol=1e-9)
+
+
+def test_edges_are_measured_from_the_smallest_segment_that_is_fitted_on() -> None:
+    normal, point = np.array([0.0, 1.0]), np.array([100.0, 100.0])
+    segments = np.array([[40.0, 100.6, 160.0, 99.7], [95.0, 100.4, 110, 100.2]])
+    edges = move_onto_edges(edge(normal, point), segments)[1]
+    assert edges.places.shape == (1, 24, 2)
+    assert edges.lengths[0] == pytest.approx(120 * 0.9 * 23 / 24, abs=0.1)
+    assert np.abs(edges.places[0, :, 1] - 100).max() < 0.05
