@@ -13,7 +13,7 @@ import numpy as np
 from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, OUTLIER_SHARE, SEARCH_NOISE, SegmentModel
 
 _PAIR_SEGMENTS = 50
-_SCORE_SEGMENTS = 120
+_SCORE_SEGMENTS, _VOTING_SEGMENTS = 120, 80
 _CANDIDATES = 28
 _APART = np.cos(np.radians(1.5))
 _VOTE_BINS = 90
@@ -100,9 +100,10 @@ def find_triad(
     if len(model) < 3 or len(candidates) == 0:
         return None, model
     scoring = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
-    searched = [scoring.with_noise(noise) for noise in SEARCH_NOISE]
+    voting = model.take(np.arange(min(len(model), _VOTING_SEGMENTS)))
+    searched = [voting.with_noise(noise) for noise in SEARCH_NOISE]
     focals = np.array([focal]) if focal is not None else prior.values()
-    rotations, used = _hypothesise(scoring, candidates, focals)
+    rotations, used = _hypothesise(voting, candidates, focals)
     belief = np.zeros(len(used)) if focal is not None else -0.5 * DISPERSION * prior.deviation(used) ** 2
     starts = _best(searched, rotations, used, belief)
     uncertain = None if focal is not None else prior

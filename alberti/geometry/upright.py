@@ -40,8 +40,8 @@ _ON_HORIZON = math.sin(math.radians(1.5))
 DOWN = 1
 """The column of the upright direction in a world's rotation."""
 _STARTS = 3
-_SEARCHED, _USED = 120, 200
-"""So many of the longest segments tell worlds apart, and are the evidence for the last refinement."""
+_VOTING, _SEARCHED, _USED = 80, 120, 200
+"""So many of the longest segments choose where to start, tell worlds apart, and are the evidence for the last refinement."""
 _AZIMUTHS = 180
 _BELIEF = 2.0
 """How much beliefs about roll, pitch and focal length weigh against the log likelihood when worlds are compared."""
@@ -429,8 +429,9 @@ def find_upright(
             photograph; renders have it in the middle.
     """
     searched = model.take(np.arange(min(len(model), _SEARCHED)))
+    voting = searched.take(np.arange(min(len(searched), _VOTING)))
     wide = searched.with_noise(SEARCH_NOISE[0])
-    starts = [scan(wide, down, used, most) for down, used in hypothesise(searched, candidates, prior.values()[1:-1], prior)]
+    starts = [scan(wide, down, used, most) for down, used in hypothesise(voting, candidates, prior.values()[1:-1], prior)]
     starts += [from_triad(triad) for triad in triads]
     if not starts:
         return None
