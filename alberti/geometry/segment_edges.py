@@ -96,7 +96,8 @@ def _steepest(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign = np.where(slopes[:, :, 1:-1].sum(axis=(1, 2)) < 0, -1, 1)  # an edge has one darker side
     slopes = slopes * sign[:, None, None]
     peak = slopes[:, :, 1:-1].argmax(axis=2) + 1
-    left, top, right = (np.take_along_axis(slopes, (peak + k)[:, :, None], axis=2)[:, :, 0] for k in (-1, 0, 1))
+    place = np.arange(0, slopes.size, slopes.shape[2]).reshape(peak.shape) + peak
+    left, top, right = (slopes.ravel()[place + k] for k in (-1, 0, 1))
     bend = left - 2 * top + right
     shift = 0.5 * (left - right) / np.where(bend < 0, bend, 1)
     seen = (top > 0) & (bend < 0) & (np.abs(shift) <= 1)

@@ -169,7 +169,7 @@ class SegmentModel:
     @property
     def noise_level(self) -> int:
         """Which of :data:`NOISE_LEVELS` the segments' noise is nearest to: 0 for most renders, 1 and 2 for photographs."""
-        ends = float(np.median(self.sigma * self.length)) / np.sqrt(2)
+        ends = float((self.sigma * self.length).min()) / np.sqrt(2)  # of the shortest, where nothing else counts
         return int(np.argmin([abs(np.log(ends / level)) for level, _ in NOISE_LEVELS]))
 
     @property
