@@ -21,7 +21,9 @@ _SHORTEST = 0.055
 _GRID = np.linspace(-0.6, 0.2, 41)
 _FEWEST = 8
 _SURE = 4.0
-"""Standard deviations from zero before a distortion is believed."""
+"""Standard deviations from zero before a distortion is believed; the stated one is half of the true one."""
+_VAGUE = 0.03
+"""A larger standard deviation is never sure: few edges, on two sides of the picture."""
 _SMALLEST = 0.035
 """A smaller one is not sure: cameras that are sold as free of it have as much."""
 _MOST = 0.08
@@ -75,7 +77,7 @@ def distortion_of_edges(edges: Edges, width: int, height: int) -> Distortion:
     if len(used) < _FEWEST:
         return Distortion(0.0, 0.0, None, None)
     k, spread = _straightest((edges.places[used] - _middle(width, height)) / half, edges.seen[used], _PIXELS / half)
-    sure = abs(k) > max(_SURE * spread, _SMALLEST) and k < _MOST
+    sure = spread < _VAGUE and abs(k) > max(_SURE * spread, _SMALLEST) and k < _MOST
     if sure:
         return Distortion(k, k, k, spread)
     # The mean of what is believed after the measurement, whose stated deviation is half of the true one.
