@@ -79,7 +79,7 @@ def annotate_image(
     ``horizon`` [a, b, c] or None; ``focal`` in pixels, ``roll`` and ``pitch`` in degrees, or None: as in
     :class:`alberti.geometry.vanishing_points.VanishingPointEstimate`.
 
-    ``distortion``: of the lens, as :func:`alberti.geometry.distortion.estimate_distortion` gives it, 0 where none is sure.
+    ``distortion``: of the lens, the likely one that :func:`alberti.geometry.distortion.estimate_distortion` gives.
     Where it is not 0, points and horizon are those of the picture with the distortion taken out, line segments those of the
     picture as it is. ``warnings``: sentences on what speaks against a pinhole camera (panorama, fisheye).
     """
