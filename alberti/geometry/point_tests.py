@@ -161,10 +161,10 @@ def upright_spreads(world: Upright) -> np.ndarray:
 
     Angles are those seen with a fixed focal length. The focal length was estimated: its error moves the points too.
     """
-    spreads = []
+    spreads, covariance = [], world.covariance
     for index, (direction, ray) in enumerate(zip(world.directions(), world.level_slopes(), strict=True)):
         x, y, z = direction
-        slopes = np.zeros((3, len(world.covariance)))
+        slopes = np.zeros((3, len(covariance)))
         slopes[:, :3] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
         slopes[:, 3] = np.array([x, y, 0]) - direction * (x * x + y * y)
         if index:
@@ -172,7 +172,7 @@ def upright_spreads(world: Upright) -> np.ndarray:
         if world.centre is not None:
             across = np.array([[z, 0], [0, z], [0, 0]]) / world.focal
             slopes[:, 4:6] = across - direction[:, None] * (direction @ across)
-        spreads.append(np.degrees(np.sqrt(np.trace(slopes @ world.covariance @ slopes.T))))
+        spreads.append(np.degrees(np.sqrt(np.trace(slopes @ covariance @ slopes.T))))
     return np.array(spreads)
 
 

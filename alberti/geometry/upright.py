@@ -78,10 +78,15 @@ class Upright:
     """Log likelihood against chance."""
     gain: float
     """The score less the price of azimuths and unlikely cameras: what worlds are compared by."""
-    covariance: np.ndarray
+    information: np.ndarray
     """Of rotation vector (3), log focal, principal point (2) where it is free, one azimuth a family."""
     centre: tuple[float, float] | None = None
     """The principal point in the frame where it is free; None: at (0, 0)."""
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """The inverse of the information, with the segments' dispersion."""
+        return np.asarray(DISPERSION * np.linalg.inv(self.information))
 
     @property
     def manhattan(self) -> bool:
@@ -217,7 +222,7 @@ def refine(model: SegmentModel, starts: list[Upright], prior: FocalPrior, iterat
 
     Of all worlds together, which takes less time than one after the other.
     """
-    best, known = list(starts), [np.eye(4)] * len(starts)
+    best = list(starts)
     running = dict(enumerate(starts))
     for step_index in range(iterations + 1):
         if not running:
@@ -226,7 +231,7 @@ def refine(model: SegmentModel, starts: list[Upright], prior: FocalPrior, iterat
         for (index, now), (score, information, pull, weights) in zip(list(running.items()), expected, strict=True):
             now = replace(now, score=score, gain=_gain(now, score, prior), weights=weights)
             if now.gain >= best[index].gain or step_index == 0:
-                best[index], known[index] = now, information
+                best[index] = replace(now, information=information)
             if step_index == iterations:
                 continue
             step = -np.linalg.solve(information, pull)
@@ -234,7 +239,7 @@ def refine(model: SegmentModel, starts: list[Upright], prior: FocalPrior, iterat
             running[index] = _moved(now, step * min(1.0, 0.2 / max(largest, 1e-12)))
             if largest < _CONVERGED:
                 del running[index]
-    return [replace(world, covariance=DISPERSION * np.linalg.inv(own)) for world, own in zip(best, known, strict=True)]
+    return best
 
 
 def _moved(now: Upright, step: np.ndarray) -> Upright:
