@@ -16,8 +16,8 @@ from alberti.annotations import read_annotations
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
-from alberti.geometry.distortion import estimate_distortion, straighten, unusual_projection
-from alberti.geometry.line_segments import detect_line_segments, to_gray
+from alberti.geometry.distortion import distortion_of_edges, straighten, unusual_projection
+from alberti.geometry.line_segments import detect_segments_and_edges, to_gray
 from alberti.geometry.vanishing_points import angles_between_points, check_principal_point, estimate_vanishing_points
 from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
 from alberti.images import read_image, write_image
@@ -79,14 +79,14 @@ def annotate_image(
     ``horizon`` [a, b, c] or None; ``focal`` in pixels, ``roll`` and ``pitch`` in degrees, or None: as in
     :class:`alberti.geometry.vanishing_points.VanishingPointEstimate`.
 
-    ``distortion``: of the lens, as :func:`alberti.geometry.distortion.estimate_distortion` gives it, 0 where none is sure.
+    ``distortion``: of the lens, the likely one that :func:`alberti.geometry.distortion.estimate_distortion` gives.
     Where it is not 0, points and horizon are those of the picture with the distortion taken out, line segments those of the
     picture as it is. ``warnings``: sentences on what speaks against a pinhole camera (panorama, fisheye).
     """
     gray = to_gray(image)
     height, width = gray.shape
-    segments = detect_line_segments(gray)
-    bent = estimate_distortion(gray, segments).k
+    segments, edges = detect_segments_and_edges(gray)
+    bent = distortion_of_edges(edges, width, height).likely
     straight = straighten(segments, width, height, bent) if bent else segments
     found = estimate_vanishing_points(straight, width, height, camera=camera, principal_point=principal_point)
     unusual = unusual_projection(gray, bent)

@@ -36,10 +36,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from alberti.geometry import distortion
 from alberti.geometry.camera import Camera, vanishing_points_to_directions
-from alberti.geometry.distortion import estimate_distortion, straighten
-from alberti.geometry.line_segments import detect_line_segments
-from alberti.geometry.vanishing_points import estimate_vanishing_points
+from alberti.geometry.line_segments import detect_line_segments, detect_segments_and_edges
+from alberti.geometry.vanishing_points import VanishingPointEstimate, estimate_vanishing_points
 from alberti.images import read_image, write_image
 from alberti.metrics.perspective import angular_accuracy
 
@@ -168,7 +168,7 @@ def eurasian_cities(root: Path) -> dict[str, Any]:
         true = loadmat(str(root / f"{path.stem}hor.mat"))["horizon"].ravel()
         lines = loadmat(str(root / f"{path.stem}.mat"))["lines"].reshape(-1, 2)
         outside += bool((lines.max(axis=0) > [width + 1, height + 1]).any())
-        found = estimate_vanishing_points(detect_line_segments(image), width, height)
+        found = estimate(image)
         without += found.horizon is None
         errors.append(horizon_gap(true, found.horizon, width, height))
     return {
@@ -184,6 +184,7 @@ STAGES = {
     "segments (LSD)": ("line_segments", "_lsd"),
     "merging": ("line_segments", "merge_line_segments"),
     "edge refinement": ("line_segments", "move_onto_edges"),
+    "distortion": ("distortion", "distortion_of_edges"),
     "hypotheses: candidates": ("vanishing_points", "find_candidates_twice"),
     "hypotheses: triad": ("vanishing_points", "find_triad"),
     "hypotheses and polishing: worlds": ("vanishing_points", "find_upright"),
@@ -196,7 +197,7 @@ STAGES = {
 
 
 def stage_costs(pictures: list[Picture], *, known: bool) -> dict[str, float]:
-    """Milliseconds of processor time a picture, median, of each stage; and of distortion, which only `annotate` measures."""
+    """Milliseconds of processor time a picture, median, of each stage."""
     spent = dict.fromkeys(STAGES, 0.0)
     places = {stage: (import_module(f"alberti.geometry.{module}"), name) for stage, (module, name) in STAGES.items()}
     real = {stage: getattr(*place) for stage, place in places.items()}
@@ -219,11 +220,7 @@ def stage_costs(pictures: list[Picture], *, known: bool) -> dict[str, float]:
             spent.update(dict.fromkeys(STAGES, 0.0))
             start = time.process_time()
             ours(picture, known=known)
-            row = {**spent, "all": time.process_time() - start}
-            segments = detect_line_segments(picture.image)
-            start = time.process_time()
-            estimate_distortion(picture.image, segments)
-            rows.append({**row, "distortion": time.process_time() - start})
+            rows.append({**spent, "all": time.process_time() - start})
     finally:
         for stage, place in places.items():
             setattr(*place, real[stage])
@@ -234,9 +231,7 @@ def calibration(pictures: list[Picture], *, known: bool) -> dict[str, Any]:
     """Confidence against the share of points within 2 degrees of a true direction, in thirds by confidence."""
     confidence, near = [], []
     for picture in pictures:
-        height, width = picture.image.shape[:2]
-        camera = picture.camera if known else None
-        found = estimate_vanishing_points(detect_line_segments(picture.image), width, height, camera=camera)
+        found = estimate(picture.image, picture.camera if known else None)
         directions = vanishing_points_to_directions(found.points, picture.camera)
         for direction, sure in zip(directions, found.confidence, strict=True):
             confidence.append(sure)
@@ -262,25 +257,35 @@ def bent(picture: Picture, k: float) -> Picture:
 def distorted(pictures: list[Picture], k: float) -> dict[str, Any]:
     """The pictures bent by ``k``: what is measured, and errors with the distortion left in and taken out (camera known)."""
     pictures = [bent(picture, k) for picture in pictures]
-    found = [estimate_distortion(picture.image, detect_line_segments(picture.image)) for picture in pictures]
+    found = []
+    for picture in pictures:
+        height, width = picture.image.shape[:2]
+        found.append(distortion.distortion_of_edges(detect_segments_and_edges(picture.image)[1], width, height))
     measured = np.array([value.measured for value in found if value.measured is not None])
     return {
         "k": k,
         "measured_median": float(np.median(measured)),
         "measured_error_median": float(np.median(np.abs(measured - k))),
         "share_taken_out": float(np.mean([value.k != 0 for value in found])),
-        "left in": judge(pictures, lambda picture: ours(picture, known=True)),
-        "taken out": judge(pictures, lambda picture: ours(picture, known=True, straightened=True)),
+        "left in": judge(pictures, lambda picture: ours(picture, known=True, straightened=False)),
+        "taken out": judge(pictures, lambda picture: ours(picture, known=True)),
     }
 
 
-def ours(picture: Picture, *, known: bool, straightened: bool = False) -> Found:
-    """alberti, with the picture's intrinsics or without; with the lens distortion taken out as `annotate` does, or not."""
-    height, width = picture.image.shape[:2]
-    segments = detect_line_segments(picture.image)
+def estimate(image: np.ndarray, camera: Camera | None = None, *, straightened: bool = True) -> VanishingPointEstimate:
+    """As `annotate` does it, with the lens distortion taken out; or left in."""
+    height, width = image.shape[:2]
     if straightened:
-        segments = straighten(segments, width, height, estimate_distortion(picture.image, segments).k)
-    found = estimate_vanishing_points(segments, width, height, camera=picture.camera if known else None)
+        segments, edges = detect_segments_and_edges(image)
+        segments = distortion.straighten(segments, width, height, distortion.distortion_of_edges(edges, width, height).likely)
+    else:
+        segments = detect_line_segments(image)
+    return estimate_vanishing_points(segments, width, height, camera=camera)
+
+
+def ours(picture: Picture, *, known: bool, straightened: bool = True) -> Found:
+    """alberti, with the picture's intrinsics or without."""
+    found = estimate(picture.image, picture.camera if known else None, straightened=straightened)
     return vanishing_points_to_directions(found.points, picture.camera), found.horizon, found.focal
 
 

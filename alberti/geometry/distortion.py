@@ -10,22 +10,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from alberti.geometry.line_segments import to_gray
-from alberti.geometry.segment_edges import edge_places
+from alberti.geometry.segment_edges import Edges, move_onto_edges
 
 _USED = 150
 """The longest segments tell most: what a bend says grows with the square of the length."""
 _PIXELS = 0.15
 """Standard deviation of an edge's place across it. Edges that are curved in the world lie far outside (Cauchy's tails)."""
-_SHORTEST = 0.06
-"""Of the half diagonal: shorter segments have no bend to measure."""
-_GRID = np.linspace(-0.6, 0.2, 9)
+_SHORTEST = 0.055
+"""Of the half diagonal: shorter edges have no bend to measure."""
+_GRID = np.linspace(-0.6, 0.2, 41)
 _FEWEST = 8
 _SURE = 4.0
-"""Standard deviations from zero before a distortion is believed."""
-_SMALLEST = 0.03
-"""A smaller one is left alone: cameras that are sold as free of it have as much."""
+"""Standard deviations from zero before a distortion is believed; the stated one is half of the true one."""
+_VAGUE = 0.03
+"""A larger standard deviation is never sure: few edges, on two sides of the picture."""
+_SMALLEST = 0.035
+"""A smaller one is not sure: cameras that are sold as free of it have as much."""
 _MOST = 0.08
 """Stronger pincushions than any lens has are arches and curved walls."""
+_SEEN = 0.75
+"""Of the places along an edge that have to show it."""
+_USUAL = 0.015
+"""Standard deviation of the k of lenses that are sold as straight: what is not sure is drawn towards zero by as much."""
+_MOST_LIKELY = 0.03
+_LEAST = 0.002
+"""A smaller likely one is none: a quarter of a pixel in the corners of 640 x 480, and renders have no lens."""
 _STRONG = 0.25
 _DARK = 20
 """Of 255: the unlit border of a circular fisheye."""
@@ -37,6 +46,8 @@ class Distortion:
 
     k: float
     """Of the division model, in half diagonals; 0 where no distortion is sure."""
+    likely: float
+    """What is best taken out: ``k`` where it is sure; elsewhere the measured one, drawn towards zero by how unsure it is."""
     measured: float | None
     """The estimate whether sure or not; None with too few long segments."""
     spread: float | None
@@ -54,23 +65,24 @@ def estimate_distortion(image: np.ndarray, segments: np.ndarray) -> Distortion:
         DataError: the array is not a picture.
     """
     gray = to_gray(image)
-    height, width = gray.shape
+    return distortion_of_edges(move_onto_edges(gray, segments)[1], gray.shape[1], gray.shape[0])
+
+
+def distortion_of_edges(edges: Edges, width: int, height: int) -> Distortion:
+    """The same of edges that were measured with the segments: ``detect_segments_and_edges`` of line_segments."""
     half = 0.5 * float(np.hypot(width, height))
-    length = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
-    used = segments[np.argsort(-length, kind="stable")[:_USED]]
-    used = used[np.hypot(used[:, 2] - used[:, 0], used[:, 3] - used[:, 1]) > _SHORTEST * half]
+    length = edges.lengths
+    longest = np.argsort(-length, kind="stable")[:_USED]
+    used = longest[(length[longest] > _SHORTEST * half) & (edges.seen[longest].mean(axis=1) >= _SEEN)]
     if len(used) < _FEWEST:
-        return Distortion(0.0, None, None)
-    where, offset, weight, normal = edge_places(gray, used)
-    places = used[:, None, :2] + where[:, None] * (used[:, None, 2:] - used[:, None, :2]) + offset[:, :, None] * normal[:, None]
-    clear = (weight > 0).sum(axis=1) >= 0.75 * len(where)
-    if clear.sum() < _FEWEST:
-        return Distortion(0.0, None, None)
-    places = (places[clear] - _middle(width, height)) / half
-    seen = (weight[clear] > 0).astype(np.float64)
-    k, spread = _straightest(places, seen, _PIXELS / half)
-    sure = abs(k) > max(_SURE * spread, _SMALLEST) and k < _MOST
-    return Distortion(k if sure else 0.0, k, spread)
+        return Distortion(0.0, 0.0, None, None)
+    k, spread = _straightest((edges.places[used] - _middle(width, height)) / half, edges.seen[used], _PIXELS / half)
+    sure = spread < _VAGUE and abs(k) > max(_SURE * spread, _SMALLEST) and k < _MOST
+    if sure:
+        return Distortion(k, k, k, spread)
+    # The mean of what is believed after the measurement, whose stated deviation is half of the true one.
+    likely = float(np.clip(k / (1 + (2 * spread / _USUAL) ** 2), -_MOST_LIKELY, _MOST_LIKELY))
+    return Distortion(0.0, likely if abs(likely) > _LEAST and k < _MOST else 0.0, k, spread)
 
 
 def straighten(segments: np.ndarray, width: int, height: int, k: float) -> np.ndarray:
@@ -134,12 +146,11 @@ def _scale(squared: np.ndarray, k: float) -> np.ndarray:
 
 
 def _straightest(places: np.ndarray, seen: np.ndarray, sigma: float) -> tuple[float, float]:
-    """k and its standard deviation from (N, P, 2) places on N edges: robust, of all segments' bends together."""
-    costs = [np.log1p(_bends(places, seen, k, sigma) ** 2).sum() for k in _GRID]
-    k = float(_GRID[int(np.argmin(costs))])
+    """k and its standard deviation from (N, P, 2) places on N edges: robust, of all edges' bends together."""
+    bends = _Bends.of(places, seen.astype(np.float64), sigma)
+    k = float(_GRID[int(np.log1p(bends.at(_GRID[:, None]) ** 2).sum(axis=1).argmin())])
     for _ in range(6):
-        bend = _bends(places, seen, k, sigma)
-        slope = (_bends(places, seen, k + 1e-3, sigma) - bend) / 1e-3
+        bend, slope = bends.at(k), bends.slope(k)
         weight = 1 / (1 + bend**2)
         step = -float((weight * slope * bend).sum() / ((weight * slope**2).sum() + 1e-9))
         k = float(np.clip(k + np.clip(step, -0.05, 0.05), _GRID[0], _GRID[-1]))
@@ -167,23 +178,49 @@ def _spread(places: np.ndarray, pulls: np.ndarray, information: np.ndarray) -> f
     return float(np.sqrt(0.75 * (shifts**2).sum() + 1 / weight.sum()))
 
 
-def _bends(places: np.ndarray, seen: np.ndarray, k: float, sigma: float) -> np.ndarray:
-    """(N,) the bend of each edge with the distortion k taken out, in standard deviations: 0 for straight ones."""
-    points = places * _scale((places**2).sum(axis=2), k)[:, :, None]
-    first, last = points[:, 0], points[:, -1]
-    along = last - first
-    length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)
-    unit = along / length[:, None]
-    away = points - (first + last)[:, None] / 2
-    x = (away * unit[:, None]).sum(axis=2) / length[:, None]
-    y = away[:, :, 1] * unit[:, None, 0] - away[:, :, 0] * unit[:, None, 1]
-    total = seen.sum(axis=1, keepdims=True)
+@dataclass(frozen=True)
+class _Bends:
+    """The bends of N edges with a distortion taken out, in standard deviations: 0 for straight ones.
 
-    def centred(values: np.ndarray) -> np.ndarray:
-        return values - (seen * values).sum(axis=1, keepdims=True) / total
+    A straight line n . q + c = 0 of q = p / (1 + k |p|^2) is n . p + c (1 + k |p|^2) = 0 in the picture. Along the edge, s, and
+    across it, h, that is h = -c (1 + k r^2) up to terms linear in s. So an edge's bend, its part along an arch that is free
+    of linear terms, has to be -c k times that of r^2.
+    """
 
-    line, arch = centred(x), centred(x * x)
-    squared = np.maximum((seen * line**2).sum(axis=1, keepdims=True), 1e-12)
-    arch -= (seen * arch * line).sum(axis=1, keepdims=True) / squared * line
-    size = np.sqrt(np.maximum((seen * arch**2).sum(axis=1), 1e-12))
-    return np.asarray((seen * arch * y).sum(axis=1) / (size * sigma))
+    seen: np.ndarray
+    """(N,) bend of the edge in the picture."""
+    distance: np.ndarray
+    """(N,) mean of h, at the s where the edge passes the middle of the picture."""
+    arch: np.ndarray
+    """(N,) bend of r^2."""
+    radius: np.ndarray
+    """(N,) mean of r^2 there: c is -distance / (1 + k radius)."""
+
+    @classmethod
+    def of(cls, places: np.ndarray, seen: np.ndarray, sigma: float) -> "_Bends":
+        """Of (N, P, 2) places from the middle of the picture, of which some are seen; ``sigma`` in the same unit."""
+        along = places[:, -1] - places[:, 0]
+        x, y = (along / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]).T[..., None]
+        s = places[:, :, 0] * x + places[:, :, 1] * y
+        h = places[:, :, 1] * x - places[:, :, 0] * y
+        squared = s * s + h * h
+        share = seen / seen.sum(axis=1, keepdims=True)
+        middle = (share * s).sum(axis=1)
+        line = s - middle[:, None]
+        moved = share * line
+        spread = np.maximum((moved * line).sum(axis=1), 1e-12)
+        arch = line * line
+        arch -= (share * arch).sum(axis=1, keepdims=True) + ((moved * arch).sum(axis=1) / spread)[:, None] * line
+        arch *= seen
+        arch /= sigma * np.sqrt(np.maximum((arch * arch).sum(axis=1, keepdims=True), 1e-12))
+        across = (share * h).sum(axis=1) - (moved * h).sum(axis=1) / spread * middle
+        radius = (share * squared).sum(axis=1) - (moved * squared).sum(axis=1) / spread * middle
+        return cls((arch * h).sum(axis=1), across, (arch * squared).sum(axis=1), radius)
+
+    def at(self, k: float | np.ndarray) -> np.ndarray:
+        """(..., N) bends with the distortions (..., 1) taken out."""
+        return np.asarray(self.seen - self.distance * self.arch * k / np.maximum(1 + k * self.radius, 0.05))
+
+    def slope(self, k: float) -> np.ndarray:
+        """(N,) change of the bends with k."""
+        return np.asarray(-self.distance * self.arch / np.maximum(1 + k * self.radius, 0.05) ** 2)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from alberti.errors import DataError
-from alberti.geometry.segment_edges import move_onto_edges
+from alberti.geometry.segment_edges import Edges, move_onto_edges
 
 _LSD_SIZE = 305.0
 """Root area in pixels at which LSD looks at a picture, between its own size and 0.55 of it. Its Gaussian pre-filter works
@@ -44,23 +44,31 @@ def detect_line_segments(
     Raises:
         DataError: the array is not a picture.
     """
+    return detect_segments_and_edges(image, min_length=min_length, merge=merge, max_side=max_side)[0]
+
+
+def detect_segments_and_edges(
+    image: np.ndarray, *, min_length: float | None = None, merge: bool = True, max_side: int = 2048
+) -> tuple[np.ndarray, Edges]:
+    """The same, and the edges that the longer segments were fitted to: their bends are the lens distortion."""
     gray = to_gray(image)
     height, width = gray.shape
     if min_length is None:
         min_length = default_min_length(width, height)
     if min(height, width) < 4:
-        return np.zeros((0, 4))
+        return np.zeros((0, 4)), Edges.none()
     shrunk, ratio = _shrink(gray, max_side)
     segments = _lsd(shrunk)
     shortest = min_length if ratio is None else min_length / float(ratio.max())
     if merge:
         segments = merge_line_segments(segments[_lengths(segments) >= 0.5 * shortest])
-    segments = move_onto_edges(shrunk, segments[_lengths(segments) >= 0.9 * shortest])
+    segments, edges = move_onto_edges(shrunk, segments[_lengths(segments) >= 0.9 * shortest])
     if ratio is not None:
         segments = (segments + 0.5) * ratio - 0.5
+        edges = Edges((edges.places + 0.5) * ratio[:2] - 0.5, edges.seen)
     lengths = _lengths(segments)
     order = np.argsort(-lengths, kind="stable")
-    return segments[order[lengths[order] >= min_length]]
+    return segments[order[lengths[order] >= min_length]], edges
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
@@ -116,36 +124,45 @@ def merge_line_segments(segments: np.ndarray) -> np.ndarray:
         by length; pieces that such a line would miss by over a pixel stay apart.
     """
     segments = np.asarray(segments, dtype=np.float64).reshape(-1, 4)
+    segments = segments[np.argsort(-_lengths(segments), kind="stable")]
+    new = np.ones(len(segments), dtype=bool)
     for _ in range(2):
-        segments = segments[np.argsort(-_lengths(segments), kind="stable")]
-        merged = _merge_once(segments)
-        if len(merged) == len(segments):
-            return segments
-        segments = merged
-    return segments[np.argsort(-_lengths(segments), kind="stable")]
+        segments, new = _merge_once(segments, new)
+        order = np.argsort(-_lengths(segments), kind="stable")
+        segments, new = segments[order], new[order]
+        if not new.any():
+            break
+    return segments
 
 
-def _merge_once(segments: np.ndarray) -> np.ndarray:
-    """Give every segment to the longest one that it continues, and fit each group anew."""
+def _merge_once(segments: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give every segment to the longest one that it continues, if one of them is new, and fit each group anew.
+
+    Returns:
+        The segments, and which of them are new.
+    """
     owner = np.arange(len(segments))
     leads = np.zeros(len(segments), dtype=bool)
-    for leader, member in zip(*(index.tolist() for index in _continuations(segments)), strict=True):
+    for leader, member in zip(*(index.tolist() for index in _continuations(segments, new)), strict=True):
         if owner[leader] == leader and owner[member] == member and not leads[member]:
             owner[member] = leader
             leads[leader] = True
     grouped = leads[owner]
     if not grouped.any():
-        return segments
+        return segments, grouped
     fitted, straight = _fit_groups(segments, owner)
     keep = ~(grouped & straight[owner])
-    return np.concatenate([segments[keep], fitted[leads & straight]])
+    merged = fitted[leads & straight]
+    return np.concatenate([segments[keep], merged]), np.arange(keep.sum() + len(merged)) >= keep.sum()
 
 
-def _continuations(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (i, j), i < j, in order: the shorter j lies on the line of i with a gap under half of j's length."""
+def _continuations(segments: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs (i, j), i < j, in order: the shorter j lies on the line of i with a gap under half of j's length; one is new."""
     length = _lengths(segments)
     unit = (segments[:, 2:] - segments[:, :2]) / np.maximum(length, 1e-9)[:, None]
     first, second = _similar_angles(np.arctan2(unit[:, 1], unit[:, 0]))
+    either = new[first] | new[second]
+    first, second = first[either], second[either]
     # The middle first: it settles most pairs, and the ends cost twice.
     middle = segments[:, :2] + segments[:, 2:]
     across = np.stack([-unit[:, 1], unit[:, 0]], axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 from alberti.geometry.segment_likelihood import DISPERSION, NOISE_LEVELS, OUTLIER_SHARE, SEARCH_NOISE, SegmentModel
 
 _PAIR_SEGMENTS = 50
-_SCORE_SEGMENTS = 120
+_SCORE_SEGMENTS, _VOTING_SEGMENTS = 120, 80
 _CANDIDATES = 28
 _APART = np.cos(np.radians(1.5))
 _VOTE_BINS = 90
@@ -100,18 +100,21 @@ def find_triad(
     if len(model) < 3 or len(candidates) == 0:
         return None, model
     scoring = model.take(np.arange(min(len(model), _SCORE_SEGMENTS)))
-    searched = [scoring.with_noise(noise) for noise in SEARCH_NOISE]
+    voting = model.take(np.arange(min(len(model), _VOTING_SEGMENTS)))
+    searched = [voting.with_noise(noise) for noise in SEARCH_NOISE]
     focals = np.array([focal]) if focal is not None else prior.values()
-    rotations, used = _hypothesise(scoring, candidates, focals)
+    rotations, used = _hypothesise(voting, candidates, focals)
     belief = np.zeros(len(used)) if focal is not None else -0.5 * DISPERSION * prior.deviation(used) ** 2
     starts = _best(searched, rotations, used, belief)
     uncertain = None if focal is not None else prior
-    rough = [refine(scoring, rotations[index], float(used[index]), uncertain, 2) for index in starts]
+    rough = refine([scoring] * len(starts), rotations[starts], used[starts], uncertain, 2)
     best = max(rough, key=lambda triad: triad.score)
-    tried = [refine(scoring.with_noise(noise), best.rotation, best.focal, uncertain, 2) for noise in NOISE_LEVELS]
+    levels = [scoring.with_noise(noise) for noise in NOISE_LEVELS]
+    tried = refine(levels, np.array([best.rotation] * len(levels)), np.array([best.focal] * len(levels)), uncertain, 1)
     likeliest = int(np.argmax([triad.score for triad in tried]))
     start, level = tried[likeliest], model.with_noise(NOISE_LEVELS[likeliest])
-    triad = refine(level, start.rotation, start.focal, uncertain, 30)
+    # With an unknown focal length it is only where other worlds start from.
+    triad = refine([level], start.rotation[None], np.array([start.focal]), uncertain, 2 if focal is None else 30)[0]
     if focal is not None:
         triad = balance(level, triad, _TOGETHER * math.radians(NOISE_LEVELS[likeliest][1]))
     return triad, level
@@ -156,7 +159,7 @@ def measure_direction(
         one /= np.linalg.norm(one)
         basis = np.stack([one, np.cross(direction, one)])
         errors, slopes = model.errors(direction[None], focal)
-        error, gradient = errors[0], slopes[0] @ basis.T
+        error, gradient = errors[0], (basis @ slopes[0]).T
         likelihood, stiffness = model.density(error)
         weighted = (gradient * (stiffness * likelihood / (likelihood + rival))[:, None]).T
         information = weighted @ gradient + 1e-6 * np.eye(2)
@@ -209,10 +212,11 @@ def _hypothesise(model: SegmentModel, candidates: np.ndarray, focals: np.ndarray
     second, third = _bases(first)
     normals = np.stack([model.lines * [focal, focal, 1.0] for focal in focals])
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)  # (F, N, 3)
-    along = second @ normals.transpose(0, 2, 1)  # (F, C, N)
-    across = third @ normals.transpose(0, 2, 1)
+    toward = normals.transpose(0, 2, 1).astype(np.float32)
+    along = second.astype(np.float32) @ toward  # (F, C, N)
+    across = third.astype(np.float32) @ toward
     angle = np.arctan2(along, -across) % (np.pi / 2)
-    free = model.information * (1 - model.supports(candidates))
+    free = model.information.astype(np.float32) * (1 - model.supports(candidates))
     votes = free[None] * np.hypot(along, across)
     peaks = _vote(angle, votes)  # (F, C, P)
     cos, sin = np.cos(peaks)[..., None], np.sin(peaks)[..., None]
@@ -233,7 +237,7 @@ def _bases(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _vote(angle: np.ndarray, votes: np.ndarray) -> np.ndarray:
     """The strongest ``_PEAKS`` angles in [0, pi / 2) of each of (F, C, N) weighted votes: (F, C, P)."""
     shape, rows = angle.shape, angle.shape[0] * angle.shape[1]
-    bins = np.minimum((angle * (_VOTE_BINS / (np.pi / 2))).astype(np.int64), _VOTE_BINS - 1).reshape(rows, -1)
+    bins = np.minimum((angle * (_VOTE_BINS / (np.pi / 2))).astype(np.int32), _VOTE_BINS - 1).reshape(rows, -1)
     flat = (np.arange(rows)[:, None] * _VOTE_BINS + bins).ravel()
     histogram = np.bincount(flat, votes.reshape(-1), rows * _VOTE_BINS).reshape(rows, _VOTE_BINS)
     smooth = histogram + 0.7 * (np.roll(histogram, 1, 1) + np.roll(histogram, -1, 1))
@@ -251,10 +255,10 @@ def _best(levels: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray,
     points = directions_to_points(rotations.transpose(0, 2, 1), focals[:, None]).reshape(-1, 3)
     chosen: list[int] = []
     taken = np.zeros(len(rotations), dtype=bool)
-    squares = levels[0].squared_sines(points)
+    squares = levels[0].squared_sines(points).reshape(len(rotations), 3, -1)
+    nearest = np.minimum(np.minimum(squares[:, 0], squares[:, 1]), squares[:, 2])  # of a segment's three points
     for level in levels:
-        support = level.supports(points, squares).reshape(len(rotations), 3, -1)
-        score = support.max(axis=1) @ level.information + belief
+        score = level.supports(points, nearest) @ level.information + belief
         for _ in range(_REFINED):
             index = int(np.where(taken, -np.inf, score).argmax())
             if taken[index]:
@@ -265,66 +269,113 @@ def _best(levels: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray,
     return chosen
 
 
-def refine(model: SegmentModel, rotation: np.ndarray, focal: float, prior: FocalPrior | None, iterations: int) -> Triad:
-    """Maximum likelihood of rotation (and log focal, given a prior) under a mixture of the three points and chance.
+def refine(
+    models: list[SegmentModel], rotations: np.ndarray, focals: np.ndarray, prior: FocalPrior | None, iterations: int
+) -> list[Triad]:
+    """Maximum likelihood of T rotations (and log focals, given a prior) under a mixture of the three points and chance.
 
-    Gauss-Newton steps on the errors, weighted by how surely a segment belongs to a point (EM).
+    Gauss-Newton steps on the errors, weighted by how surely a segment belongs to a point (EM). All together, which takes
+    little more time than one.
+
+    Args:
+        models: the same segments T times, each at the noise level of its triad.
+        rotations: (T, 3, 3).
+        focals: (T,).
     """
-    rotation = rotation * np.sign(np.linalg.det(rotation))
-    score, information, pull = _expectation(model, rotation, focal, prior)
+    rotations = rotations * np.sign(np.linalg.det(rotations))[:, None, None]
+    sigma = np.repeat([model.sigma for model in models], 3, axis=0)
+    model = replace(models[0], sigma=sigma)
+    scores, information, pulls = _expectation(model, rotations, focals, prior)
     for _ in range(iterations):
-        step = -np.linalg.solve(information, pull)
-        step *= min(1.0, 0.2 / max(float(np.abs(step).max()), 1e-12))
-        rotation = rotate(step[:3]) @ rotation
+        steps = -np.linalg.solve(information, pulls[:, :, None])[:, :, 0]
+        largest = np.abs(steps).max(axis=1, keepdims=True)
+        steps *= np.minimum(1.0, 0.2 / np.maximum(largest, 1e-12))
+        rotations = np.array([rotate(step[:3]) @ rotation for step, rotation in zip(steps, rotations, strict=True)])
         if prior is not None:
-            focal = float(np.clip(focal * np.exp(step[3]), 0.2, 20.0))
-        score, information, pull = _expectation(model, rotation, focal, prior)
-        if np.abs(step).max() < _CONVERGED:
+            focals = np.clip(focals * np.exp(steps[:, 3]), 0.2, 20.0)
+        scores, information, pulls = _expectation(model, rotations, focals, prior)
+        if largest.max() < _CONVERGED:
             break
-    return Triad(rotation, focal, score, DISPERSION * np.linalg.inv(information))
+    covariances = DISPERSION * np.linalg.inv(information)
+    return [Triad(r, float(f), float(s), c) for r, f, s, c in zip(rotations, focals, scores, covariances, strict=True)]
 
 
 def _expectation(
-    model: SegmentModel, rotation: np.ndarray, focal: float, prior: FocalPrior | None
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Log posterior against chance, and the Gauss-Newton matrix and gradient of its negative.
+    model: SegmentModel, rotations: np.ndarray, focals: np.ndarray, prior: FocalPrior | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log posteriors (T,) against chance, and the Gauss-Newton matrices and gradients of their negatives.
 
     The parameters are a rotation vector in camera axes, followed by log focal where there is a prior.
     """
-    directions = rotation.T
-    errors, slopes = model.errors(directions, focal)
+    directions = rotations.transpose(0, 2, 1).reshape(-1, 3)
+    errors, slopes = model.errors(directions, np.repeat(focals, 3)[:, None])
     density, stiffness = model.density(errors)
     density *= (1 - OUTLIER_SHARE) / 3
     chance = OUTLIER_SHARE / np.pi
-    total = density.sum(axis=0) + chance
-    score = float(np.log(total / chance).sum())
-    # Rotating by omega moves d by omega x d, and n . (omega x d) = omega . (d x n).
-    x, y, z = directions.T[..., None]
-    columns = [
-        y * slopes[..., 2] - z * slopes[..., 1],
-        z * slopes[..., 0] - x * slopes[..., 2],
-        x * slopes[..., 1] - y * slopes[..., 0],
-    ]
+    total = density.reshape(len(rotations), 3, -1).sum(axis=1) + chance
+    scores = np.log(total / chance).sum(axis=1)
+    moves = turning(directions)
     if prior is not None:
-        columns.append(x * slopes[..., 0] + y * slopes[..., 1])
-    gradients = np.concatenate(columns).reshape(len(columns), -1)
-    weighted = gradients * (density / total * stiffness).ravel()
-    information = weighted @ gradients.T
-    pull = weighted @ errors.ravel()
-    information[np.diag_indices(len(information))] += 1e-6
+        moves = np.concatenate([moves, zooming(directions)], axis=2)
+    stiffness *= density
+    stiffness /= np.repeat(total, 3, axis=0)
+    own, pull = normal_equations(errors, slopes, stiffness, moves)
+    information = own.reshape(-1, 3, *own.shape[1:]).sum(axis=1)
+    pulls = pull.reshape(-1, 3, pull.shape[1]).sum(axis=1)
+    information[:, range(information.shape[1]), range(information.shape[1])] += 1e-6
     if prior is not None:
-        deviation = float(prior.deviation(focal))
-        score -= 0.5 * DISPERSION * deviation**2
-        information[3, 3] += DISPERSION / prior.sigma**2
-        pull[3] += DISPERSION * deviation / prior.sigma
-    return score, information, pull
+        deviation = prior.deviation(focals)
+        scores -= 0.5 * DISPERSION * deviation**2
+        information[:, 3, 3] += DISPERSION / prior.sigma**2
+        pulls[:, 3] += DISPERSION * deviation / prior.sigma
+    return scores, information, pulls
+
+
+def turning(directions: np.ndarray) -> np.ndarray:
+    """(M, 3, 3) how (M, 3) directions d move with a rotation vector: omega x d."""
+    moves = np.zeros((len(directions), 3, 3))
+    x, y, z = directions.T
+    moves[:, 0, 1], moves[:, 0, 2], moves[:, 1, 2] = z, -y, x
+    moves[:, 1, 0], moves[:, 2, 0], moves[:, 2, 1] = -z, y, -x
+    return moves
+
+
+def zooming(directions: np.ndarray) -> np.ndarray:
+    """(M, 3, 1) what a change of log focal is as a move of (M, 3) directions."""
+    moves = directions[:, :, None].copy()
+    moves[:, 2] = 0
+    return moves
+
+
+def normal_equations(
+    errors: np.ndarray, slopes: np.ndarray, weights: np.ndarray, moves: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Newton matrices (M, D, D) and gradients (M, D) of half the weighted sums of squared errors of M directions.
+
+    Args:
+        errors, slopes: (M, N) and (M, 3, N) as :meth:`SegmentModel.errors` gives them.
+        weights: (M, N).
+        moves: (M, 3, D) how the directions move with the D parameters.
+    """
+    weighted = slopes * weights[:, None]
+    turned = moves.transpose(0, 2, 1)
+    information = turned @ (weighted @ slopes.transpose(0, 2, 1)) @ moves
+    return information, (turned @ (weighted @ errors[:, :, None]))[:, :, 0]
 
 
 def rotate(vector: np.ndarray) -> np.ndarray:
     """The rotation matrix of a rotation vector (Rodrigues)."""
-    angle = np.linalg.norm(vector)
+    x, y, z = vector.tolist()
+    angle = math.sqrt(x * x + y * y + z * z)
     if angle < 1e-12:
         return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    x, y, z = x / angle, y / angle, z / angle
+    sin, cos = math.sin(angle), math.cos(angle)
+    rest = 1 - cos
+    return np.array(
+        [
+            [cos + rest * x * x, rest * x * y - sin * z, rest * x * z + sin * y],
+            [rest * x * y + sin * z, cos + rest * y * y, rest * y * z - sin * x],
+            [rest * x * z - sin * y, rest * y * z + sin * x, cos + rest * z * z],
+        ]
+    )

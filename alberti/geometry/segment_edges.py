@@ -5,6 +5,8 @@ edge is measured again in the picture itself: across the segment, at places alon
 steeply where the edge is, and a line is fitted to those places.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -20,9 +22,32 @@ _SHORTEST = 20.0
 """Pixels: along shorter segments the edge's steps from pixel to pixel turn a fit more than LSD errs."""
 _FLOOR = 0.05
 """Pixels that places may lie off an exact line before the fit counts them for less."""
+_ANOTHER = 1.0
+"""Pixels: a place so far off the line is on another edge, for who asks how this one bends."""
 
 
-def move_onto_edges(gray: np.ndarray, segments: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Edges:
+    """Where the edges of N segments are, at P places along each of them."""
+
+    places: np.ndarray
+    """(N, P, 2) pixels."""
+    seen: np.ndarray
+    """(N, P) whether an edge is there."""
+
+    @classmethod
+    def none(cls) -> "Edges":
+        """Of no segments."""
+        return cls(np.zeros((0, _PLACES, 2)), np.zeros((0, _PLACES), dtype=bool))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) pixels from the first place to the last."""
+        span = self.places[:, -1] - self.places[:, 0]
+        return np.asarray(np.hypot(span[:, 0], span[:, 1]))
+
+
+def move_onto_edges(gray: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, Edges]:
     """Fit every segment to the steepest places across it, robustly.
 
     Args:
@@ -32,37 +57,23 @@ def move_onto_edges(gray: np.ndarray, segments: np.ndarray) -> np.ndarray:
     Returns:
         (N, 4) in the same order. A segment keeps its ends along its own direction; they move across it, by at most two
         pixels. Segments under 20 pixels stay as they are, and those of which less than half of the places show an edge.
+        And the edges of those that are longer, in the same order.
     """
     long = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1]) >= _SHORTEST
     if not long.any():
-        return segments
-    moved = segments.copy()
-    moved[long] = _moved(gray, segments[long])
-    return moved
-
-
-def _moved(gray: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    where, offset, weight, normal = edge_places(gray, segments)
-    start, end, fitted = _robust_lines(where, offset, weight)
+        return segments, Edges.none()
+    first, along = segments[long, :2], segments[long, 2:] - segments[long, :2]
+    normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.hypot(along[:, 0], along[:, 1])[:, None]
+    where = _MARGIN + (1 - 2 * _MARGIN) * (np.arange(_PLACES) + 0.5) / _PLACES
+    smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _SMOOTHING)
+    offset, weight = _steepest(_across(smooth, first, along, normal, where))
+    start, end, fitted, rest = _robust_lines(where, offset, weight)
     fitted &= np.maximum(np.abs(start), np.abs(end)) <= _REACH
     start, end = np.where(fitted, start, 0.0), np.where(fitted, end, 0.0)
-    return np.concatenate([segments[:, :2] + start[:, None] * normal, segments[:, 2:] + end[:, None] * normal], axis=1)
-
-
-def edge_places(gray: np.ndarray, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where the edge of each of (N, 4) segments is: across the segment at P places along it.
-
-    Returns:
-        places (P,) as shares of the length; offsets (N, P) in pixels along the normal; weights (N, P), zero where no edge
-        is seen; unit normals (N, 2).
-    """
-    smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _SMOOTHING)
-    along = segments[:, 2:] - segments[:, :2]
-    length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)
-    normal = np.stack([-along[:, 1], along[:, 0]], axis=1) / length[:, None]
-    where = _MARGIN + (1 - 2 * _MARGIN) * (np.arange(_PLACES) + 0.5) / _PLACES
-    offset, weight = _steepest(_across(smooth, segments[:, :2], along, normal, where))
-    return where, offset, weight, normal
+    moved = segments.copy()
+    moved[long] += np.concatenate([start[:, None] * normal, end[:, None] * normal], axis=1)
+    places = first[:, None] + where[:, None] * along[:, None] + offset[:, :, None] * normal[:, None]
+    return moved, Edges(places, (weight > 0) & (rest < _ANOTHER))
 
 
 def _across(image: np.ndarray, first: np.ndarray, along: np.ndarray, normal: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -85,7 +96,8 @@ def _steepest(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign = np.where(slopes[:, :, 1:-1].sum(axis=(1, 2)) < 0, -1, 1)  # an edge has one darker side
     slopes = slopes * sign[:, None, None]
     peak = slopes[:, :, 1:-1].argmax(axis=2) + 1
-    left, top, right = (np.take_along_axis(slopes, (peak + k)[:, :, None], axis=2)[:, :, 0] for k in (-1, 0, 1))
+    place = np.arange(0, slopes.size, slopes.shape[2]).reshape(peak.shape) + peak
+    left, top, right = (slopes.ravel()[place + k] for k in (-1, 0, 1))
     bend = left - 2 * top + right
     shift = 0.5 * (left - right) / np.where(bend < 0, bend, 1)
     seen = (top > 0) & (bend < 0) & (np.abs(shift) <= 1)
@@ -93,8 +105,8 @@ def _steepest(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return peak - _REACH + shift, np.where(seen, np.minimum(top, usual), 0.0)
 
 
-def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets (N,) of N fitted lines at both ends of their segments, and whether there was enough to fit.
+def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Offsets (N,) of N fitted lines at both ends of their segments, whether there was enough to fit, distances (N, P).
 
     Least squares, reweighted (Cauchy) with the scale of each segment's own deviations.
     """
@@ -110,4 +122,4 @@ def _robust_lines(where: np.ndarray, offset: np.ndarray, weight: np.ndarray) -> 
         scale = np.maximum(1.5 * np.median(rest, axis=1, keepdims=True), _FLOOR)
         used = weight / (1 + (rest / scale) ** 2)
     enough = ((weight > 0).sum(axis=1) >= 0.5 * len(where)) & (spread > 0.01)
-    return level - 0.5 * slope, level + 0.5 * slope, enough
+    return level - 0.5 * slope, level + 0.5 * slope, enough, rest

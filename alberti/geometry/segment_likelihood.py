@@ -89,11 +89,11 @@ class SegmentModel:
         """Signed sine of the angle of every segment to every point: (M, 3) -> (M, N)."""
         return (points @ self.lines.T) / np.sqrt(self.squared_distances(points))
 
-    def errors(self, directions: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray]:
-        """Sines of (M, 3) unit directions seen with ``focal``, and their slopes.
+    def errors(self, directions: np.ndarray, focal: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sines of (M, 3) unit directions seen with ``focal``, one or (M, 1), and their slopes.
 
         Returns:
-            errors (M, N), and normals n (M, N, 3) with which a change of the direction d by dd and of the focal length by
+            errors (M, N), and normals n (M, 3, N) with which a change of the direction d by dd and of the focal length by
             d log f changes the error by n . dd + (n_x d_x + n_y d_y) d log f.
         """
         across, depth = directions[:, :2] * focal, directions[:, 2:]
@@ -105,18 +105,26 @@ class SegmentModel:
         # The error is l . v / |t| with t = v_xy - w m; both its factors change with v.
         turn = errors * distance
         turn_x, turn_y = turn * towards_x, turn * towards_y
-        slopes = np.empty((3, *errors.shape))
-        np.multiply(line_x - turn_x, focal * distance, out=slopes[0])
-        np.multiply(line_y - turn_y, focal * distance, out=slopes[1])
-        np.multiply(line_z + turn_x * x + turn_y * y, distance, out=slopes[2])
-        return errors, np.moveaxis(slopes, 0, 2)
+        slopes = np.empty((len(errors), 3, errors.shape[1]))
+        zoomed = distance * focal
+        np.multiply(line_x - turn_x, zoomed, out=slopes[:, 0])
+        np.multiply(line_y - turn_y, zoomed, out=slopes[:, 1])
+        turn_x *= x
+        turn_y *= y
+        turn_x += turn_y
+        turn_x += line_z
+        np.multiply(turn_x, distance, out=slopes[:, 2])
+        return errors, slopes
 
     def squared_distances(self, points: np.ndarray) -> np.ndarray:
         """|v_xy - w m|^2: (M, 3) -> (M, N), never zero."""
         x, y, w = points.T
         terms = np.stack([x * x + y * y, -2 * w * x, -2 * w * y, w * w], axis=1)
-        middles = np.concatenate([np.ones((len(self), 1)), self.middles, (self.middles**2).sum(axis=1, keepdims=True)], axis=1)
-        distances = terms @ middles.T.astype(points.dtype)
+        middles = np.empty((4, len(self)))
+        middles[0] = 1
+        middles[1:3] = self.middles.T
+        middles[3] = middles[1] ** 2 + middles[2] ** 2
+        distances = terms @ middles.astype(points.dtype)
         return np.maximum(distances, 1e-10, out=distances)
 
     def squared_sines(self, points: np.ndarray) -> np.ndarray:
@@ -159,9 +167,10 @@ class SegmentModel:
         return density, tight
 
     @property
-    def is_photograph(self) -> bool:
-        """Whether the noise is that of photographs rather than renders: over a fifth of a pixel at the segments' ends."""
-        return bool(np.median(self.sigma * self.length) > np.sqrt(2) * 0.35)
+    def noise_level(self) -> int:
+        """Which of :data:`NOISE_LEVELS` the segments' noise is nearest to: 0 for most renders, 1 and 2 for photographs."""
+        ends = float((self.sigma * self.length).min()) / np.sqrt(2)  # of the shortest, where nothing else counts
+        return int(np.argmin([abs(np.log(ends / level)) for level, _ in NOISE_LEVELS]))
 
     @property
     def information(self) -> np.ndarray:

@@ -20,7 +20,7 @@ _ASSIGN_DEGREES = 2.0
 _TRUSTED_LENGTH = 0.035
 """Of the picture's root area."""
 _ENOUGH = 80
-_FOCAL_KNOWN = 0.25
+_FOCAL_KNOWN = 0.1
 """A focal length is given out if the standard deviation of its logarithm is below this."""
 _GIVEN = 1e-3
 """The same of a focal length that is given."""
@@ -117,7 +117,7 @@ def estimate_vanishing_points(
     if triad is None:
         return _describe(segments, frame, [], None, focal)
     if focal is None:
-        world = find_upright(model, candidates, [triad], prior=prior)
+        world = find_upright(model, candidates, [triad], prior=prior, free_centre=principal_point is None)
         found, view = _triad_points(model, triad, focal) if world is None else _upright_points(model, world)
     else:
         found, view = _known_camera_points(model, candidates, triad, focal)
@@ -178,6 +178,8 @@ class _View:
     """In frame units."""
     log_focal_spread: float
     """0 for a given focal length."""
+    centre: tuple[float, float] = (0.0, 0.0)
+    """The principal point in the frame."""
 
 
 def _triad_points(model: SegmentModel, triad: Triad, focal: float | None) -> tuple[list[FoundPoint], _View | None]:
@@ -204,7 +206,10 @@ def _known_camera_points(
 def _upright_points(model: SegmentModel, world: Upright) -> tuple[list[FoundPoint], _View | None]:
     """The points of a world seen with an unknown focal length that stand the test, and the view where the horizon is known."""
     found, trusted = check_upright(model, world)
-    return found, _View(world.rotation[:, DOWN], world.focal, float(np.sqrt(world.covariance[3, 3]))) if trusted else None
+    if not trusted:
+        return found, None
+    spread = float(np.sqrt(world.covariance[3, 3]))
+    return found, _View(world.rotation[:, DOWN], world.focal, spread, world.centre or (0.0, 0.0))
 
 
 def _describe(
@@ -249,7 +254,8 @@ def _horizon(frame: Frame, view: _View | None) -> tuple[tuple[float, float, floa
     # In the frame the horizon is n . K^-1 u = 0; a pixel is u = (p - centre) (1, aspect) / scale.
     a = down[0] / (view.focal * frame.scale)
     b = down[1] * frame.aspect / (view.focal * frame.scale)
-    c = down[2] - a * frame.cx - b * frame.cy
+    x, y = view.centre
+    c = down[2] - a * (frame.cx + x * frame.scale) - b * (frame.cy + y * frame.scale / frame.aspect)
     norm = math.hypot(a, b)
     roll = math.degrees(math.atan2(-down[0], down[1]))
     pitch = -math.degrees(math.asin(float(np.clip(down[2], -1, 1))))

@@ -10,7 +10,7 @@ from alberti.geometry import upright
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
 from alberti.geometry.manhattan import FocalPrior, find_candidates_twice
 from alberti.geometry.segment_likelihood import Frame, SegmentModel
-from alberti.geometry.upright import Upright, _expectation, _moved, find_upright
+from alberti.geometry.upright import Upright, _expectation, _moved, find_upright, refine
 from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
 
 CAMERA = Camera(600.0, 600.0, 319.5, 239.5, 640, 480)
@@ -79,12 +79,63 @@ def test_the_likelihood_s_gradient_is_the_slope_of_its_value(monkeypatch: pytest
     angle = np.radians(STREETS) + 0.004
     world = Upright(basis, 600 / 320, angle, np.arange(3), shares, 0.0, 0.0, np.eye(7))
     wide = FocalPrior(median=600 / 320, sigma=1e6)
-    pull = _expectation(model, world, wide)[2]
+    pull = _expectation(model, [world], wide)[0][2]
     for index in range(7):
         step = np.zeros(7)
         step[index] = 1e-6
-        up, down = (_expectation(model, _moved(world, sign * step), wide)[0] for sign in (1, -1))
+        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step) for sign in (1, -1)], wide))
         assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
+
+
+def test_the_gradient_with_a_free_principal_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upright, "_ROLL", 1e6)
+    monkeypatch.setattr(upright, "_CENTRE", 1e6)
+    points = points_of(rotation(20, 6, 1), (0.0, 90.0))
+    segments = segments_towards(points, CAMERA, 15, np.random.default_rng(6), noise=1.0, outliers=10)
+    model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
+    angle = np.array([0.004, 0.004 + np.pi / 2])
+    basis = rotation(20.4, 6.3, 1.5)
+    world = Upright(
+        basis, 600 / 320, angle, np.zeros(2, dtype=int), np.array([0.3, 0.3, 0.2, 0.2]), 0.0, 0.0, np.eye(7), (0.03, -0.02)
+    )
+    wide = FocalPrior(median=600 / 320, sigma=1e6)
+    pull = _expectation(model, [world], wide)[0][2]
+    for index in range(7):
+        step = np.zeros(7)
+        step[index] = 1e-6
+        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step) for sign in (1, -1)], wide))
+        assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
+
+
+def test_worlds_refined_together_are_the_same_as_one_by_one() -> None:
+    points = points_of(rotation(20, 6, 1), STREETS)
+    segments = segments_towards(points, CAMERA, 15, np.random.default_rng(6), noise=0.5, outliers=10)
+    model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
+    prior = FocalPrior.for_size(640, 480)
+    angle, shares = np.radians(STREETS), np.full(5, 0.2)
+    start = Upright(rotation(21, 5, 1), 1.7, angle, np.arange(3), shares, -np.inf, -np.inf, np.eye(3))
+    other = replace(start, azimuths=angle[:1], families=np.zeros(1, dtype=int), weights=np.array([0.4, 0.4, 0.2]))
+    for both, alone in zip(refine(model, [start, other], prior, 6), [start, other], strict=True):
+        one = refine(model, [alone], prior, 6)[0]
+        np.testing.assert_allclose(both.points(), one.points(), atol=1e-9)
+        np.testing.assert_allclose(both.covariance, one.covariance, rtol=1e-6)
+        assert both.gain == pytest.approx(one.gain)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_principal_point_off_the_middle_is_allowed_for(given: bool) -> None:
+    """Three directions at right angles in photographs of an off-centre camera: the focal length and points are nearer."""
+    camera = Camera(600.0, 600.0, 305.0, 252.0, 640, 480)
+    errors, middle = [], []
+    for seed in range(6):
+        world = rotation(35 - 3 * seed, 14 - seed, 1)
+        points = directions_to_vanishing_points(world.T, camera)
+        segments = segments_towards(points, camera, 50, np.random.default_rng(seed), noise=0.5)
+        free = estimate_vanishing_points(segments, 640, 480, principal_point=(305.0, 252.0) if given else None)
+        fixed = estimate_vanishing_points(segments, 640, 480, principal_point=(319.5, 239.5))
+        errors.append(angles_between_points(points, free.points, camera).min(axis=1))
+        middle.append(angles_between_points(points, fixed.points, camera).min(axis=1))
+    assert np.mean(errors) < (0.5 if given else 0.8) * np.mean(middle)
 
 
 def test_a_moved_family_stays_at_right_angles() -> None:

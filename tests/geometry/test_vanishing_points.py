@@ -253,7 +253,7 @@ def test_ten_segments_count_like_a_hundred_where_those_err_together() -> None:
     few = segments_towards(points[:2], CAMERA, 25, generator, noise=0.3)
     segments = np.concatenate([many, few])
     model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0), noise=NOISE_LEVELS[2])
-    start = refine(model, world, 600 / 320, None, 20)
+    start = refine([model], world[None], np.array([600 / 320]), None, 20)[0]
 
     def yaw(triad: Triad) -> float:
         """Degrees that the triad is turned from the true one."""
