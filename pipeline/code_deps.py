@@ -4,7 +4,7 @@ A stage depends on every module that it can import and on no other. `make params
 role's source decides, the reader, is an entry of params.yaml (`graph.prepare.<role>.code`), for which dvc.yaml has places.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from alberti.data.sources import READERS
 from alberti.errors import ConfigError
 from pipeline.imports import PACKAGES, ImportGraph, folded, import_graph
 from stages.prepare import WAYS, way_of
+from stages.shared.graph import NOTHING
 from stages.shared.params import Params
 from stages.shared.source_params import SourceParams
 
@@ -32,27 +33,47 @@ def _files_of_stage(stage: str, graph: ImportGraph) -> set[str]:
     return found
 
 
-def code_of_role(role: str, section: SourceParams, project: str | Path) -> list[str]:
-    """What an instance of `prepare` can import besides, for its source: always :data:`PLACES` entries, the last repeated.
+def code_of_role(role: str, section: SourceParams, project: str | Path, files: Sequence[str] = ()) -> list[str]:
+    """What an instance of `prepare` can import besides, for its source, and ``files``: always :data:`PLACES` entries.
 
     Raises:
         ConfigError: more than that; PLACES and dvc.yaml then need to grow.
     """
     graph = import_graph(Path(project))
     modules = [WAYS[way_of(role, section)], *(READERS[native.source].partition(":")[0] for native in section.natives())]
-    entries = folded(graph.reach(*modules) - _files_of_stage("prepare", graph), project)
+    entries = [*folded(graph.reach(*modules) - _files_of_stage("prepare", graph), project), *files]
     if len(entries) > PLACES:
-        raise ConfigError(f"prepare.{role}: {len(entries)} files of code, and dvc.yaml has places for {PLACES}")
-    return entries + [entries[-1]] * (PLACES - len(entries))
+        raise ConfigError(f"prepare.{role}: {len(entries)} files of code and data, and dvc.yaml has places for {PLACES}")
+    return entries + [NOTHING] * (PLACES - len(entries))
 
 
 def add_code(graph: dict[str, dict[str, Any]], params: Params, project: str | Path) -> dict[str, dict[str, Any]]:
-    """``graph`` with the code of each role in it."""
+    """``graph`` with the code of each role in it, and behind it the files and folders that the role's params name."""
     roles = {
-        role: {**instance, "code": code_of_role(role, params.prepare.roles()[role], project)}
+        role: {**instance, "code": code_of_role(role, params.prepare.roles()[role], project, instance["files"])}
         for role, instance in graph["prepare"].items()
     }
     return {**graph, "prepare": roles}
+
+
+def check_seen(graph: Mapping[str, Mapping[str, Any]], project: str | Path, where: str = "") -> None:
+    """Refuse a folder that params name and .dvcignore hides: to DVC it is empty, whatever is in it; ConfigError says so."""
+    named = {graph["base"]["all"]["model"], *(one["weights"] for one in graph["base_depth"].values())}
+    named |= {path for one in graph["prepare"].values() for path in one["files"]}
+    home = Path(project).resolve()
+    folders = [path for path in sorted(named) if not path.startswith("pretrained/") and (home / path).is_dir()]
+    if not folders:
+        return
+    from dvc.fs import localfs
+    from dvc.ignore import DvcIgnoreFilter
+
+    hidden = DvcIgnoreFilter(localfs, str(home))
+    for path in folders:
+        if (home / path).is_relative_to(home) and hidden.is_ignored_dir(str(home / path)):
+            raise ConfigError(
+                f"{where}{path}: a folder that .dvcignore hides, so that DVC would not see a file of it change; put it "
+                "elsewhere in the project, or outside of it"
+            )
 
 
 def update_dvc_yaml(project: str | Path) -> str:

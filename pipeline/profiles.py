@@ -24,9 +24,10 @@ from alberti.depth.config import DepthTrainConfig
 from alberti.diffusion.config import BaseConfig, ConstraintSettings, VanishingGuidance
 from alberti.errors import AlbertiError, ConfigError
 from alberti.files import write_text
-from pipeline.code_deps import add_code, update_dvc_yaml
+from pipeline.code_deps import add_code, check_seen, update_dvc_yaml
 from stages.shared import params as schema
 from stages.shared.graph import derive
+from stages.shared.layout import Layout
 from stages.shared.params import check_params, plain
 from stages.shared.source_params import SceneParams, SourceParams
 
@@ -81,7 +82,9 @@ def with_graph(values: Mapping[str, Any], project: str | Path = PROJECT, where: 
                 check_options(native.source, native.options)
             except ConfigError as error:
                 raise ConfigError(f"{where}prepare.{role}: {error}") from None
-    return {**plain(params), "graph": add_code(derive(params), params, project)}
+    graph = derive(params, Layout(project=Path(project)))
+    check_seen(graph, project, where)
+    return {**plain(params), "graph": add_code(graph, params, project)}
 
 
 def register_graph(project: str | Path = PROJECT) -> None:

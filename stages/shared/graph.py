@@ -4,7 +4,9 @@ dvc.yaml loops over the section `graph` of params.yaml, which is what :func:`der
 instance without a seed; whatever draws from the experiment's seed has one for each of `seeds`.
 """
 
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from alberti.errors import ConfigError
@@ -14,36 +16,42 @@ from stages.shared.params import BASE_ARM, CONDITION_ARM, KITTI_ARM, ORIGINAL_AR
 Instance = dict[str, Any]
 SINGLE = "all"
 """The name in `graph` of the instance of a stage that has only one."""
-MOST_TEST_SETS = 6
-"""As many as dvc.yaml has places for."""
+MOST_TESTED_ON = 6
+"""As many test sets, with files that group their frames into scenes, as dvc.yaml has places for."""
 NOTHING = "stages/__init__.py"
 """Stands in dvc.yaml where an instance has no such dependency: a file that says nothing."""
 
 
-def derive(params: Params) -> dict[str, dict[str, Instance]]:
-    """Stage -> name of an instance -> its arm, model, seed and paths, relative to the run's root."""
+def derive(params: Params, layout: Layout | None = None) -> dict[str, dict[str, Instance]]:
+    """Stage -> name of an instance -> its arm, model, seed and paths, relative to the run's root.
+
+    Args:
+        layout: where names in params are looked for that are files and folders here, or else repositories of the model hub;
+            None: the current folder.
+    """
+    layout = layout or Layout()
     return {
         "watch": dict(_watch(params)),
-        "prepare": dict(_prepare(params)),
+        "prepare": dict(_prepare(params, layout)),
         "annotate": dict(_annotate(params)),
-        "base": {SINGLE: _base(params)},
+        "base": {SINGLE: _base(params, layout)},
         "finetune": dict(_finetune(params)),
         "generate": dict(_generate(params)),
         "evaluate_images": dict(_evaluate_images(params)),
-        "base_depth": dict(_base_depth(params)),
+        "base_depth": dict(_base_depth(params, layout)),
         "finetune_depth": dict(_finetune_depth(params)),
         "evaluate_depth": dict(_evaluate_depth(params)),
     }
 
 
-def check_graph(params: Params, where: str = "") -> None:
-    """Refuse params whose section `graph` belongs to other values; ConfigError says how to make them anew."""
+def check_graph(params: Params, where: str = "", layout: Layout | None = None) -> None:
+    """Refuse params whose section `graph` belongs to other values or files; ConfigError says how to make them anew."""
     own = {
         stage: {name: _without_code(found) for name, found in instances.items()} for stage, instances in params.graph.items()
     }
-    if key := first_difference(own, derive(params)):
+    if key := first_difference(own, derive(params, layout)):
         raise ConfigError(
-            f"{where}graph.{key} does not belong to the other values: the file was edited by hand; "
+            f"{where}graph.{key} does not belong to the other values, or to the files that they name: one of them changed; "
             "`python -m pipeline.profiles --complete params.yaml` computes graph anew"
         )
 
@@ -102,15 +110,22 @@ class _Paths:
 _at = _Paths()
 
 
+def _path(name: str | None) -> str | None:
+    """A param that can only be a path, as dvc.yaml has it."""
+    return None if name is None else Path(os.path.normpath(os.path.expanduser(name))).as_posix()
+
+
 def _watch(params: Params) -> Iterator[tuple[str, Instance]]:
     for role in params.watch:
         yield role, {"out": f"{_at.fingerprint(role)}/files.json"}
 
 
-def _prepare(params: Params) -> Iterator[tuple[str, Instance]]:
-    for role in params.prepare.roles():
+def _prepare(params: Params, layout: Layout) -> Iterator[tuple[str, Instance]]:
+    for role, section in params.prepare.roles().items():
         watched = f"{_at.fingerprint(role)}/files.json" if role in params.watch else NOTHING
-        yield role, {"watched": watched, "out": _at.data(role)}
+        models = [config.model for config in (section.captions, section.estimate_depth) if config is not None]
+        named = [layout.local(name) for name in (*models, *map(str, section.files(Layout()).values()))]
+        yield role, {"watched": watched, "out": _at.data(role), "files": [path for path in named if path is not None]}
 
 
 def _annotate(params: Params) -> Iterator[tuple[str, Instance]]:
@@ -120,10 +135,11 @@ def _annotate(params: Params) -> Iterator[tuple[str, Instance]]:
         }  # fmt: skip
 
 
-def _base(params: Params) -> Instance:
+def _base(params: Params, layout: Layout) -> Instance:
     section = params.base
     trained_on = section.source == "train" and section.scenes is None
-    found = {"pretrained": "pretrained/base", "path": section.path, "train": section.start}.get(section.source)
+    named = {"pretrained": "pretrained/base", "path": section.path, "train": section.start, "hub": section.id}[section.source]
+    found = layout.local(named) if section.source == "hub" else _path(named)
     return {"model": found or NOTHING, "pictures": _at.data("train") if trained_on else NOTHING}
 
 
@@ -176,15 +192,14 @@ def _evaluate_images(params: Params) -> Iterator[tuple[str, Instance]]:
             }  # fmt: skip
 
 
-def _base_depth(params: Params) -> Iterator[tuple[str, Instance]]:
+def _base_depth(params: Params, layout: Layout) -> Iterator[tuple[str, Instance]]:
     for model in params.finetune_depth.models:
         start = getattr(params.base_depth, model)
         pictures = _at.data("train") if start.train is not None else NOTHING
-        # a hub id is no file of ours: its revision is a param
-        weights = start.weights or NOTHING
-        local = weights.startswith(("pretrained/", "/", ".")) or weights.count("/") > 1
+        backbone = None if start.backbone_weights in ("none", "timm", "package") else _path(start.backbone_weights)
         yield model, {
-            "model": model, "weights": weights if local else NOTHING, "pictures": pictures,
+            "model": model, "weights": layout.local(start.weights) or NOTHING, "backbone": backbone or NOTHING,
+            "pictures": pictures,
             "out": _at.depth_model(model, ORIGINAL_ARM, None),
             "metrics": _at.metrics("base_depth", f"{model}.json"), "plots": _at.plots("base_depth", model),
         }  # fmt: skip
@@ -213,8 +228,11 @@ def _depth_pictures(params: Params, model: str, arm: str, seed: int | None) -> I
 
 def _evaluate_depth(params: Params) -> Iterator[tuple[str, Instance]]:
     section = params.evaluate_depth
-    roles = [_at.data(role) for role in section.test_sets]
-    roles += [roles[0]] * (MOST_TEST_SETS - len(roles))
+    read = [_at.data(role) for role in section.test_sets]
+    read += dict.fromkeys(_path(test.scenes) for test in section.test_sets.values() if test.scenes not in ("auto", "frame"))
+    if len(read) > MOST_TESTED_ON:
+        raise ConfigError(f"evaluate_depth.test_sets: {len(read)} test sets and files of scenes; at most {MOST_TESTED_ON}")
+    read += [NOTHING] * (MOST_TESTED_ON - len(read))
     for model in params.finetune_depth.models:
         tests = {
             role: {**test.model_dump(mode="json"), "alignment": test.alignment[model]}
@@ -224,5 +242,5 @@ def _evaluate_depth(params: Params) -> Iterator[tuple[str, Instance]]:
             for seed in seeds_of_depth(params, model, arm):
                 yield instance_name(model, arm, seed=seed), {
                     "model": model, "arm": arm, "seed": seed, "weights": _at.depth_model(model, arm, seed),
-                    "tests": tests, "data": roles, "out": _at.metrics("depth", model, arm, seed_name(seed)),
+                    "tests": tests, "data": read, "out": _at.metrics("depth", model, arm, seed_name(seed)),
                 }  # fmt: skip

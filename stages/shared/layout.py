@@ -28,6 +28,17 @@ class Layout:
         """A path of params.yaml: absolute as it is, ``~`` as the home folder, relative from the project's folder."""
         return self.project / Path(path).expanduser()
 
+    def local(self, name: str | None) -> str | None:
+        """A param that may name a file or folder here, as dvc.yaml has it; None where it is a repository of the model hub.
+
+        `organisation/name` is one of the hub unless it exists here. Whatever else looks like a path is one.
+        """
+        if name is None:
+            return None
+        path = os.path.normpath(os.path.expanduser(name))
+        like_a_path = os.path.isabs(path) or name.startswith((".", "pretrained/")) or name.count("/") > 1
+        return Path(path).as_posix() if like_a_path or (self.project / path).exists() else None
+
     def relative(self, path: Path) -> str:
         """A path below the root as dvc.yaml has it."""
         return Path(os.path.relpath(path, self.root)).as_posix()

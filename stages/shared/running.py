@@ -45,12 +45,13 @@ def run_stage(
     def call() -> None:
         # DVC sees only what is written out; by hand, or from a makefile, a shorter file does
         params = load_params(arguments.params, complete="DVC_STAGE" in os.environ)
+        layout = Layout.of(arguments.root, arguments.project)
         if "DVC_STAGE" in os.environ:
-            check_graph(params, f"{arguments.params}: ")
+            check_graph(params, f"{arguments.params}: ", layout)
         instance = _instance(name, params, arguments.name) if name not in _SINGLE else {}
         if processes == "together":
             join()
-        stage(Layout.of(arguments.root, arguments.project), params, instance)
+        stage(layout, params, instance)
         leave()
 
     # Before torch loads OpenMP: its threads else spin while they wait, and on a machine that is busy with anything else (a

@@ -26,7 +26,8 @@ KITTI_ROLE = "kitti"
 TEST_SOURCES = ("kitti", "kitti_objects", "diode")
 """What only test sets, and the role `kitti`, are read from."""
 _NamesModel = TypeVar("_NamesModel", CaptionConfig, DepthEstimateConfig)
-_FILES = {"holicity": ("captions", "vanishing_points")}
+FILES_OF_READERS = {"holicity": ("captions", "vanishing_points")}
+"""Options of readers that name files."""
 
 
 class SceneParams(Section):
@@ -70,7 +71,7 @@ class NativeSource(Section):
 
     def files(self, layout: Layout) -> dict[str, Path]:
         """Files that the options name, by option."""
-        named = {name: self.options.get(name) for name in _FILES.get(self.source, ())}
+        named = {name: self.options.get(name) for name in FILES_OF_READERS.get(self.source, ())}
         return {name: layout.named(value) for name, value in named.items() if value not in (None, "paper")}
 
 

@@ -9,16 +9,24 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from alberti.data.sources import READERS as READERS_OF_DATA
+from alberti.data.sources import reader_of
+from alberti.errors import ConfigError
 from pipeline.code_deps import PLACES, code_of_role, update_dvc_yaml
+from pipeline.graph import read_units
 from pipeline.imports import ImportGraph
 from pipeline.profiles import compose, dump, with_graph
 from stages.prepare import WAYS, way_of
-from stages.shared.params import check_params
+from stages.shared.graph import check_graph
+from stages.shared.layout import Layout
+from stages.shared.params import Params, check_params
+from stages.shared.source_params import FILES_OF_READERS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -247,3 +255,109 @@ def test_dvc_status_says_so(project_copy: Path, run_in: Run) -> None:
     values["prepare"]["train"]["scenes"]["seed"] = 99
     (project_copy / "params.yaml").write_text(dump(with_graph(values, project_copy)))
     assert stale() == {"prepare@train"}
+
+
+def text_fields(kind: Any, place: str = "") -> Iterator[str]:
+    """`Model.field` of every field of the schema that holds text."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield from text_fields(field.annotation, f"{kind.__name__}.{name}")
+    elif kind is str or kind is Any:
+        yield place
+    for inner in get_args(kind):
+        yield from text_fields(inner, place)
+
+
+PHOTOS = {"source": "folder", "root": "/photos", "scenes": None}
+KITTI = {"source": "kitti", "root": "/kitti", "scenes": None}
+TRAINED = {"source": "train", "scenes": {"splits": {"all": 1}, "width": 64, "height": 64, "style": "kitti", "seed": 1}}
+NAME_FILES: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "CaptionConfig.model": ("prepare.train", "captions", {"model": "PATH"}, "prepare@train"),
+    "DepthEstimateConfig.model": ("prepare.train", "", {**PHOTOS, "estimate_depth": {"model": "PATH"}}, "prepare@train"),
+    "SourceParams.options": ("prepare.test", "", {**KITTI, "options": {"test": "PATH"}}, "prepare@test"),
+    "NativeSource.options": (
+        "prepare.train", "",
+        {**PHOTOS, "root": None, "source": "several", "fit": {"width": 64, "height": 64},
+         "sources": [{"source": "holicity", "root": "/holicity", "options": {"captions": "PATH"}}]},
+        "prepare@train",
+    ),
+    "BaseParams.path": ("base", "", {"source": "path", "path": "PATH"}, "base"),
+    "BaseParams.id": ("base", "", {"source": "hub", "id": "PATH"}, "base"),
+    "BaseParams.start": ("base", "", {**TRAINED, "train": {}, "start": "PATH"}, "base"),
+    "DepthStartParams.weights": ("base_depth.dpt", "", {"weights": "PATH"}, "base_depth@dpt"),
+    "DepthStartParams.backbone_weights": ("base_depth.dpt", "", {"backbone_weights": "PATH"}, "base_depth@dpt"),
+    "TestSetParams.scenes": ("evaluate_depth.test_sets.test", "", {"scenes": "PATH"}, "evaluate_depth@dpt-original"),
+}  # fmt: skip
+"""Field -> a section, a key in it ("": the section itself), what changes there, and the unit that reads the file."""
+WATCHED = {"SourceParams.root", "NativeSource.root"}
+"""Data of 100 GB, which stage `watch` looks at."""
+NO_FILES = {
+    "Params.profile", "Params.watch", "Params.arms", "Params.variants", "Params.graph", "VariantParams.arm",
+    "CaptionConfig.revision", "CaptionConfig.prompt", "CaptionConfig.template", "DepthEstimateConfig.revision",
+    "SceneParams.splits", "SceneParams.style", "SceneParams.camera", "BaseParams.revision", "ArmParams.constraint",
+    "GenerateParams.negative_prompt", "DepthStartParams.size", "DepthStartParams.revision", "FinetuneDepthParams.arms",
+    "EvaluateImagesParams.extractor", "EvaluateDepthParams.arms", "EvaluateDepthParams.test_sets", "TestSetParams.protocol",
+    "TestSetParams.alignment",
+}  # fmt: skip
+
+
+def test_every_param_that_may_name_a_file_is_known() -> None:
+    """A new text field of the schema belongs into one of the three lists."""
+    assert set(text_fields(Params)) == {*NAME_FILES, *WATCHED, *NO_FILES}
+
+
+def test_every_option_of_a_reader_that_may_name_a_file_is_known() -> None:
+    found = {
+        (name, option)
+        for name in READERS_OF_DATA
+        for option, hint in get_type_hints(reader_of(name)).items()
+        if str in (hint, *get_args(hint)) and option not in ("root", "index", "return")
+    }
+    files = {(name, option) for name, options in FILES_OF_READERS.items() for option in options}
+    assert found - files == {("folder", "depth_format"), ("folder", "depth_kind"), ("holicity", "split")}
+
+
+@pytest.mark.parametrize("field", NAME_FILES)
+def test_a_file_or_folder_that_a_param_names_is_a_dependency(project_copy: Path, composed: Any, field: str) -> None:
+    section, key, changes, unit = NAME_FILES[field]
+    named = "own/model"
+    (project_copy / named).mkdir(parents=True)
+    values = composed("default")
+    place, last = at(values, section)
+    place[last] = merged(place[last], {key: changes} if key else changes, named)
+    if "train" in changes:
+        place[last]["train"] = composed_section(project_copy)
+    (project_copy / "params.yaml").write_text(dump(with_graph(values, project_copy)))
+    reads = {name for name, found in read_units(project_copy).items() if named in found.deps}
+    assert unit in reads
+    assert {name.partition("@")[0] for name in reads} == {unit.partition("@")[0]}
+
+
+def composed_section(project: Path) -> dict:
+    """How a base is trained."""
+    found = yaml.safe_load((project / "conf/section/base_train.yaml").read_text())
+    return {**found, "width": 64, "height": 64}
+
+
+def merged(before: Any, changes: dict[str, Any], named: str) -> dict[str, Any]:
+    values = yaml.safe_load(yaml.safe_dump(changes).replace("PATH", named))
+    return {**(before or {}), **values}
+
+
+def test_a_folder_that_dvc_does_not_look_into_is_refused(project_copy: Path, composed: Any) -> None:
+    (project_copy / "datasets" / "base").mkdir(parents=True)
+    values = composed("default")
+    values["base"] |= {"source": "path", "path": "datasets/base"}
+    with pytest.raises(ConfigError, match=r"datasets/base: a folder that \.dvcignore hides"):
+        with_graph(values, project_copy)
+
+
+def test_a_model_that_came_or_went_is_another_graph(project_copy: Path, composed: Any) -> None:
+    """`own/model` is a repository of the hub until it is a folder here."""
+    values = composed("default")
+    values["base_depth"]["dpt"] |= {"weights": "own/model"}
+    params = check_params(with_graph(values, project_copy))
+    check_graph(params, layout=Layout(project=project_copy))
+    (project_copy / "own" / "model").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="or to the files that they name"):
+        check_graph(params, layout=Layout(project=project_copy))

@@ -114,3 +114,17 @@ def test_a_graph_of_other_values_is_refused(values: dict) -> None:
     with pytest.raises(ConfigError, match=r"params.yaml: graph\.\S+ does not belong .*--complete"):
         check_graph(check_params(values), "params.yaml: ")
     check_graph(check_params(with_graph(values)))
+
+
+def test_a_name_in_params_is_a_file_here_or_a_repository_of_the_hub(tmp_path: Path) -> None:
+    layout = Layout(project=tmp_path)
+    (tmp_path / "mine" / "dpt").mkdir(parents=True)
+    assert layout.local("mine/dpt") == "mine/dpt"
+    assert layout.local("./mine/dpt/") == "mine/dpt"
+    assert layout.local("Intel/dpt-hybrid-midas") is None
+    assert layout.local("gpt2") is None
+    assert layout.local(None) is None
+    assert layout.local("datasets/weights/absent.pth") == "datasets/weights/absent.pth"
+    assert layout.local("../absent") == "../absent"
+    assert layout.local("~/absent") == (Path.home() / "absent").as_posix()
+    assert layout.local("/data/absent") == "/data/absent"
