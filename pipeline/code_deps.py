@@ -16,7 +16,7 @@ from stages.shared.graph import NOTHING
 from stages.shared.params import Params
 from stages.shared.source_params import SourceParams
 
-PLACES = 40
+PLACES = 36
 """How many entries of `graph.prepare.<role>.code` dvc.yaml lists."""
 
 

@@ -37,7 +37,9 @@ def makefile(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
         f"PARAMS_FILE = $(RUN)/params-{sha256_json(plain)[:12]}.yaml",
         'DO = @"$(PYTHON)" -m pipeline.prefork --run $(RUN) --params $(PARAMS_FILE) --units $(UNITS) --seconds $(SECONDS)',
         "",
-        ".PHONY: all params",
+        ".PHONY: all params always",
+        "# What looks at data that lie elsewhere does so every time; what follows from it runs again only if they changed.",
+        "ALWAYS ?= always",
         "all: " + " ".join(_stamp(unit) for unit in order),
         '\t@"$(PYTHON)" -m pipeline.prefork --run $(RUN) --stop',
         "",
@@ -52,8 +54,11 @@ def makefile(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
     stamps = {unit.id: _stamp(unit) for unit in units}
     for unit in units:
         waits = " ".join(stamps[name] for name in unit.waits_for if name in stamps)
+        kept = f" --keep-for {' '.join(unit.outs)}" if unit.always else ""
+        waits = f"$(ALWAYS) {waits}".strip() if unit.always else waits
         lines += [f"{stamps[unit.id]}: {waits} | $(PARAMS_FILE)".replace(":  |", ": |")]
-        lines += [f"\t$(DO) --stamp $@ --expected {unit.seconds:g} -- {unit.id} {unit.command.removeprefix('python -m ')}", ""]
+        command = unit.command.removeprefix("python -m ")
+        lines += [f"\t$(DO) --stamp $@ --expected {unit.seconds:g}{kept} -- {unit.id} {command}", ""]
     return "\n".join(lines)
 
 
@@ -84,11 +89,12 @@ def slurm(units: Sequence[Unit], values: dict[str, Any], title: str) -> str:
     ]
     for number, wave in enumerate(waves):
         stamps = " ".join(stamp_of(unit) for unit in wave)
+        again = "ALWAYS= " if number else ""  # what the first wave looked at is not looked at by every later job
         lines += [
             f"wave=({stamps})",
             f"after=$(sbatch --parsable --job-name=alberti-{number} --array=0-{len(wave) - 1} $OPTIONS \\",
             '  ${after:+--dependency=afterok:$after} --output="$RUN/logs/slurm-%A_%a.log" \\',
-            '  --wrap "stamps=(${wave[*]}); make -f \\"$RUN/plan.mk\\" RUN=\\"$RUN\\" '
+            f'  --wrap "stamps=(${{wave[*]}}); make -f \\"$RUN/plan.mk\\" RUN=\\"$RUN\\" {again}'
             '\\"$RUN/\\${stamps[\\$SLURM_ARRAY_TASK_ID]}\\"")',
             f'echo "wave {number + 1} of {len(waves)}: {len(wave)} units, job $after"',
         ]

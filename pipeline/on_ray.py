@@ -48,8 +48,12 @@ class RayMachines:
         return self
 
     def __exit__(self, *error: object) -> None:
+        import ray
+
+        nodes = [node["NodeID"] for node in ray.nodes()]
         self._tasks.__exit__(*error)  # units end with their workers
-        prefork.stop(self._workspace)
+        for node in nodes:  # those of this machine; others end by themselves once nobody asks
+            prefork.stop(self._workspace, node)
 
     def fits(self, name: str) -> bool:
         """Ray keeps what waits."""

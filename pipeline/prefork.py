@@ -11,6 +11,7 @@ unit runs in a process of its own.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -35,6 +36,8 @@ _PATIENCE_SECONDS = 5.0
 """That a unit which was told to stop has for it."""
 _NO_SERVER = ".no-server"
 """File in `.done` that says that a server has given up: nobody then starts another."""
+_NODE = "ALBERTI_NODE"
+"""The variable with the node's name."""
 _HEAVY = (
     "torch", "torchvision", "diffusers", "transformers", "accelerate", "timm", "cv2", "pandas", "scipy.stats",
     "alberti.diffusion.model", "alberti.diffusion.train", "alberti.diffusion.sample", "alberti.depth.models",
@@ -55,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="params file of the plan")
     parser.add_argument("--stamp", type=Path, help="file to write when the unit is done")
     parser.add_argument("--expected", type=float, default=1.0, help="seconds that this unit is expected to take")
+    parser.add_argument("--keep-for", nargs="+", default=[], metavar="OUT", help="leave the stamp as it is if these are, too")
     parser.add_argument("--stop", action="store_true", help="stop the server of the run")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs="*", help="the unit's name, its module, the module's arguments")
@@ -70,14 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run_unit(run, unit, module, own, dict(os.environ))
         return 128 - code if code < 0 else code
     for old in options.stamp.parent.glob(f"{unit}.*"):  # of other params: the outs are about to change
-        old.unlink()
+        if old.name != options.stamp.name or not options.keep_for:
+            old.unlink()
     own += ["--params", str(options.params.resolve()), "--root", str(run), "--project", str(Path.cwd())]
     start = time.monotonic()
     code = _run_unit(run, unit, module, own)
     seconds = time.monotonic() - start
     if code == 0:
-        stamp = {"seconds": round(seconds, 2), "expected": options.expected}
-        _write(options.stamp, json.dumps(stamp))
+        outs = {out: hashlib.sha256((run / out).read_bytes()).hexdigest() for out in options.keep_for}
+        if not outs or _outs_of(options.stamp) != outs:
+            stamp = {"seconds": round(seconds, 2), "expected": options.expected, "outs": outs}
+            _write(options.stamp, json.dumps(stamp))
         _say_progress(run, unit, seconds, options.units, options.seconds)
     else:
         _say_failure(run, unit, code)
@@ -103,19 +110,22 @@ def shim(folder: Path, run: Path) -> None:
     temporary.replace(folder / "python")
 
 
-def warmed(environment: Mapping[str, str], run: Path, unit: str) -> dict[str, str]:
-    """``environment`` in which `python -m stages.X` runs by the server of ``run``, with the log of ``unit``."""
+def warmed(environment: Mapping[str, str], run: Path, unit: str, node: str = "") -> dict[str, str]:
+    """``environment`` in which `python -m stages.X` runs by the server of ``run``, with the log of ``unit``.
+
+    ``node``: where several nodes of a cluster share the folder, or even the machine, each has a server of its own.
+    """
     programs = run / ".alberti" / "warm"
     shim(programs, run)
     path = f"{programs}{os.pathsep}{environment.get('PATH', '')}"
-    return {**environment, "PATH": path, "ALBERTI_UNIT": unit}
+    return {**environment, "PATH": path, "ALBERTI_UNIT": unit, _NODE: node}
 
 
-def stop(run: Path) -> None:
-    """End the server of ``run``, if there is one, and what it runs."""
-    (run / ".done" / _NO_SERVER).unlink(missing_ok=True)
+def stop(run: Path, node: str | None = None) -> None:
+    """End the server of ``run``, if there is one, and what it runs; ``node``: as :func:`warmed` has it."""
+    _given_up(run, node).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        _ask(run, {"stop": True})
+        _ask(run, {"stop": True}, node)
 
 
 def _run_unit(run: Path, unit: str, module: str, arguments: Sequence[str], environment: dict[str, str] | None = None) -> int:
@@ -156,12 +166,15 @@ def _threads(jobs: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
 
 
-def _socket_path(run: Path) -> str:
+def _given_up(run: Path, node: str | None = None) -> Path:
+    return run / ".done" / (_NO_SERVER + (os.environ.get(_NODE, "") if node is None else node))
+
+
+def _socket_path(run: Path, node: str | None = None) -> str:
     # a socket's path has at most about 100 characters, a run's folder may have more
-    import hashlib
     import tempfile
 
-    own = hashlib.sha256(str(run).encode()).hexdigest()[:16]
+    own = hashlib.sha256(f"{run} {os.environ.get(_NODE, '') if node is None else node}".encode()).hexdigest()[:16]
     return str(Path(tempfile.gettempdir()) / f"alberti-{os.getuid()}-{own}.sock")
 
 
@@ -170,12 +183,12 @@ def _ensure_server(run: Path) -> None:
     path, log = _socket_path(run), run / "logs" / "prefork.log"
     for folder in ("logs", ".done"):
         (run / folder).mkdir(parents=True, exist_ok=True)
-    given_up = run / ".done" / _NO_SERVER
+    given_up = _given_up(run)
     if _reachable(path) or given_up.exists():
         return
     from filelock import FileLock
 
-    with FileLock(run / ".done" / ".server"):  # held by whoever starts it
+    with FileLock(run / ".done" / f".server{os.environ.get(_NODE, '')}"):  # held by whoever starts it
         if _reachable(path) or given_up.exists():
             return
         with contextlib.suppress(FileNotFoundError):
@@ -201,10 +214,10 @@ def _reachable(path: str) -> bool:
         return bool(probe.makefile().readline())
 
 
-def _ask(run: Path, request: dict[str, Any]) -> str:
+def _ask(run: Path, request: dict[str, Any], node: str | None = None) -> str:
     """The server's answer to a request: a unit's exit code. OSError if it ends without one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(_socket_path(run))
+        connection.connect(_socket_path(run, node))
         connection.sendall(json.dumps(request).encode() + b"\n")
         answer = connection.makefile().readline()
     if not answer:
@@ -228,6 +241,11 @@ def _say_progress(run: Path, unit: str, seconds: float, units: int, expected: fl
 
 def _minutes(seconds: float) -> str:
     return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+def _outs_of(stamp: Path) -> Any:
+    """What a stamp says of its unit's outs; None without a stamp."""
+    return json.loads(stamp.read_text()).get("outs") if stamp.is_file() else None
 
 
 def _say_failure(run: Path, unit: str, code: int) -> None:
@@ -265,7 +283,7 @@ def _serve(run: Path) -> int:
     gpus = _gpus()
     if gpus and not _children_can_use_gpus():
         print("a fork of this process cannot use the GPU: units run in processes of their own", flush=True)
-        (run / ".done" / _NO_SERVER).touch()
+        _given_up(run).touch()
         return 1
     path = _socket_path(run)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

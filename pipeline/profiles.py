@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel
 
-from alberti.data.caption_config import CaptionConfig
-from alberti.data.depth_config import DepthEstimateConfig
-from alberti.data.fit import Fit
+from alberti.data.config import CaptionConfig, DepthEstimateConfig, Fit
 from alberti.data.sources import check_options
 from alberti.depth.config import DepthTrainConfig
 from alberti.diffusion.config import BaseConfig, ConstraintSettings, VanishingGuidance

@@ -54,7 +54,7 @@ def run_unit(
         force: also if nothing changed.
         gpu: index of the GPU that it shall use; None leaves that as it is.
         threads: for numerical libraries; None leaves that as it is.
-        warm: the stage runs in a fork of a process that has its imports done, one for this flow or, on Ray, this machine.
+        warm: the stage runs in a fork of a process that has its imports done, one for this flow or, on Ray, this node.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     if gpu is not None:
@@ -64,7 +64,7 @@ def run_unit(
     # stages call `python`: it must be this one, whether or not its environment is active in the worker
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     if warm and os.name == "posix":
-        environment = warmed(environment, Path(workspace), name)
+        environment = warmed(environment, Path(workspace), name, node_of_ray())
     reproduce(name, Path(workspace), environment, force, say=get_run_logger().info)
 
 
@@ -90,6 +90,12 @@ def run_unit_elsewhere(name: str, remote: dict[str, str], parcels: list[Parcel],
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     reproduce(name, workspace, environment, force, say=get_run_logger().info)
     return send(workspace, name)
+
+
+def node_of_ray() -> str:
+    """The id of the Ray node on which this runs; "" elsewhere."""
+    ray = sys.modules.get("ray")
+    return str(ray.get_runtime_context().get_node_id()) if ray is not None and ray.is_initialized() else ""
 
 
 def reproduce(name: str, workspace: Path, environment: Mapping[str, str], force: bool, say: Callable[[str], Any]) -> None:

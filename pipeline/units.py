@@ -29,6 +29,8 @@ class Unit:
     seconds: float
     outs: tuple[str, ...] = ()
     """Relative to the run's folder."""
+    always: bool = False
+    """Runs every time; what follows from it runs only if its outs changed."""
 
     @property
     def stage(self) -> str:
@@ -55,7 +57,7 @@ def read_units(project: Path, values: Mapping[str, Any]) -> list[Unit]:
         params = {key: look_up(values, key) if key else dict(values) for key in stage.params}
         key = sha256_json([stage.command, params, [units[name].key for name in stage.upstream], given])
         seconds = needs_of(stage.stage).seconds
-        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, seconds, tuple(stage.outs))
+        units[stage.name] = Unit(stage.name, stage.command, stage.upstream, key, seconds, tuple(stage.outs), stage.always)
     return list(units.values())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alberti.data.caption_config import CaptionConfig
+from alberti.data.config import CaptionConfig
 from alberti.data.manifest import Sample
 from alberti.errors import CheckpointError, DataError
 from alberti.extras import extra

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alberti.data.fit import Fit, crop_boxes
+from alberti.data.config import Fit
 from alberti.data.manifest import SCHEMA_VERSION, Dataset, DatasetInfo, Sample
 from alberti.data.source import Source
 from alberti.data.transforms import View, transform
@@ -19,6 +19,7 @@ from alberti.files import atomic_file, sha256_file
 from alberti.images import write_image
 from alberti.parallel import ordered_results
 
+Crop = tuple[int, int, int, int]
 DEPTH_FORMAT = "npz:depth"
 _WORTH_PROCESSES = 48
 """Frames from which processes pay for their start."""
@@ -107,3 +108,20 @@ def _write(sample: Sample, name: str, view: View, size: tuple[int, int], folder:
             "sha256": {field: sha256_file(folder / path) for field, path in paths.items()},
         }
     )
+
+
+def crop_boxes(size: tuple[int, int], fit: Fit) -> list[Crop]:
+    """Boxes (x0, y0, width, height), in pixels of a frame of ``size`` (width, height), that are resized to the fit's size.
+
+    Boxes have whole pixels, so their aspect is that of the fit to within half a pixel.
+    """
+    width, height = size
+    box_width = min(width, max(1, round(height * fit.width / fit.height)))
+    box_height = min(height, max(1, round(width * fit.height / fit.width)))
+    count = max(width // box_width, height // box_height) if fit.rule == "crops_along" else 1
+    xs, ys = _starts(width - box_width, count), _starts(height - box_height, count)
+    return [(x0, y0, box_width, box_height) for x0, y0 in zip(xs, ys, strict=True)]
+
+
+def _starts(slack: int, count: int) -> list[int]:
+    return [slack // 2] if count == 1 else [index * slack // (count - 1) for index in range(count)]

@@ -17,13 +17,12 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, ValidationError, create_model
 
-from alberti.data.caption_config import CaptionConfig
 from alberti.data.captions import caption_samples
+from alberti.data.config import CaptionConfig, Fit
 from alberti.data.crops import DEPTH_FORMAT as CROPS_DEPTH_FORMAT
 from alberti.data.crops import fit_source
 from alberti.data.depth_formats import check_depth_format
 from alberti.data.fingerprint import FileIndex
-from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.data.source import Source
 from alberti.errors import ConfigError, DataError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alberti.data.depth_config import DepthEstimateConfig
+from alberti.data.config import DepthEstimateConfig
 from alberti.data.manifest import Dataset, Sample, write_dataset
 from alberti.data.sources import check_metres
 from alberti.depth.models import SIDECAR, DepthModel

@@ -96,7 +96,7 @@ def _open_kitti(test: TestSet, kind: str) -> OpenTestSet:
 
 
 def _open_objects(test: TestSet, kind: str) -> OpenTestSet:
-    from alberti.data.kitti.objects import KittiObjectReader
+    from alberti.data.kitti_objects import KittiObjectReader
 
     reader = KittiObjectReader(test.root)
     frames = reader.frames(test.split)

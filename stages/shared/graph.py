@@ -124,7 +124,8 @@ def _prepare(params: Params, layout: Layout) -> Iterator[tuple[str, Instance]]:
     for role, section in params.prepare.roles().items():
         watched = f"{_at.fingerprint(role)}/files.json" if role in params.watch else NOTHING
         models = [config.model for config in (section.captions, section.estimate_depth) if config is not None]
-        named = [layout.local(name) for name in (*models, *map(str, section.files(Layout()).values()))]
+        named = [layout.local(name) for name in models]
+        named += [_path(str(path)) for path in section.files(Layout()).values()]
         yield role, {"watched": watched, "out": _at.data(role), "files": [path for path in named if path is not None]}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alberti.data.kitti.frames import read_split
 from alberti.data.kitti.reader import KittiReader
-from alberti.data.kitti.samples import KittiHashes, kitti_samples
+from alberti.data.kitti_samples import KittiHashes, kitti_samples
 from alberti.data.manifest import Sample, write_dataset
 
 

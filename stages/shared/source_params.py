@@ -10,9 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from alberti.data.caption_config import CaptionConfig
-from alberti.data.depth_config import DepthEstimateConfig
-from alberti.data.fit import Fit
+from alberti.data.config import CaptionConfig, DepthEstimateConfig, Fit
 from stages.shared.layout import Layout
 from stages.shared.section import Section
 

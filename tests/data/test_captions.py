@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from alberti.data.caption_config import CaptionConfig
 from alberti.data.captions import BlipCaptioner, caption_samples
+from alberti.data.config import CaptionConfig
 from alberti.data.manifest import Sample
 from alberti.errors import CheckpointError, DataError
 

@@ -8,8 +8,8 @@ import pytest
 from native_layouts import gray16, synthia, vkitti2
 from pydantic import ValidationError
 
-from alberti.data.caption_config import CaptionConfig
-from alberti.data.fit import Fit, crop_boxes
+from alberti.data.config import CaptionConfig, Fit
+from alberti.data.crops import crop_boxes
 from alberti.data.manifest import Dataset
 from alberti.data.source import Source
 from alberti.data.sources import limited, open_source, write_fitted

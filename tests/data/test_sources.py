@@ -9,9 +9,8 @@ import pytest
 from native_layouts import gray16, picture, synthia, vkitti2
 from PIL import Image
 
-from alberti.data.caption_config import CaptionConfig
+from alberti.data.config import CaptionConfig, Fit
 from alberti.data.fingerprint import FileIndex
-from alberti.data.fit import Fit
 from alberti.data.manifest import Dataset
 from alberti.data.sources import READERS, evenly, limited, open_source, reader_of, write_fitted, write_source
 from alberti.errors import AlbertiError, ConfigError, DataError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from alberti.data.depth_config import DepthEstimateConfig
+from alberti.data.config import DepthEstimateConfig
 from alberti.data.manifest import Dataset
 from alberti.data.scenes import SceneConfig, render_dataset
 from alberti.data.sources import open_source, write_source

@@ -8,7 +8,7 @@ import pytest
 from native_layouts import kitti_noise
 
 from alberti.data.kitti import DEFAULT_VELO_TO_CAM, KittiReader
-from alberti.data.kitti.objects import KittiObjectReader
+from alberti.data.kitti_objects import KittiObjectReader
 from alberti.errors import ConfigError, DataError
 from alberti.images import write_depth, write_image
 from alberti.metrics.bootstrap import bootstrap_interval

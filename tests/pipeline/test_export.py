@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from project_tools import PROJECT, environment
 
 from alberti.errors import ConfigError
+from alberti.images import write_image
+from pipeline import prefork
 from pipeline.export import makefile, slurm
 from pipeline.profiles import compose
 from pipeline.units import Unit, chosen, levels, longest_first, read_units
@@ -183,3 +186,30 @@ echo "$after" >> "$here/log"
 for id in $(seq 0 "$last"); do SLURM_ARRAY_TASK_ID=$id bash -c "$2" >> "$here/out" 2>&1 || exit 1; done
 wc -l < "$here/log"
 """
+
+
+def test_data_that_lie_elsewhere_are_looked_at_every_time(tmp_path: Path) -> None:
+    """As under DVC: what follows runs again only if they changed."""
+    photos = tmp_path / "photos"
+    (photos / "images").mkdir(parents=True)
+    for name in ("a", "b"):
+        write_image(photos / "images" / f"{name}.png", np.full((64, 64, 3), 90, np.uint8))
+    source = f"{{source: folder, root: '{photos}', scenes: null, options: {{depth: false}}}}"
+    path = plan(tmp_path, "watch=[train]", f"prepare.train={source}", only=("prepare@train",))
+    run = tmp_path / "run"
+    both = ["watch@train", "prepare@train"]
+    assert ran(make(path, run)) == both
+    assert ran(make(path, run)) == ["watch@train"]
+    shutil.copy(photos / "images" / "a.png", photos / "images" / "c.png")
+    assert ran(make(path, run)) == both
+    stamp = next((run / ".done").glob("prepare@train.*"))
+    assert ran(make(path, run, "ALWAYS=", str(stamp))) == [], "as the later jobs of Slurm"
+
+
+def test_each_node_has_a_server_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = {prefork._socket_path(tmp_path, node) for node in ("", "one", "two")}
+    sockets.add(prefork._socket_path(tmp_path / "other", "one"))
+    assert len(sockets) == 4
+    here = prefork.warmed({}, tmp_path, "base", "one")
+    monkeypatch.setenv("ALBERTI_NODE", here["ALBERTI_NODE"])
+    assert prefork._socket_path(tmp_path) == prefork._socket_path(tmp_path, "one")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from native_layouts import gray16, picture, synthia, vkitti2
 
-from alberti.data.caption_config import CaptionConfig
+from alberti.data.config import CaptionConfig
 from alberti.data.manifest import Dataset
 from alberti.errors import ConfigError
 from pipeline.profiles import dump, with_graph

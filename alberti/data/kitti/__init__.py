@@ -10,7 +10,7 @@ from alberti.data.kitti.reader import GROUND_TRUTHS, KittiReader
 from alberti.data.kitti.writer import KittiRecord, write_kitti
 
 if TYPE_CHECKING:
-    from alberti.data.kitti.samples import KittiHashes, kitti_samples, write_lidar_depth
+    from alberti.data.kitti_samples import KittiHashes, kitti_samples, write_lidar_depth
 
 __all__ = [
     "DEFAULT_VELO_TO_CAM",
@@ -35,5 +35,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # manifests need pydantic, which evaluation does without
     if name in ("KittiHashes", "kitti_samples", "write_lidar_depth"):
-        return getattr(importlib.import_module("alberti.data.kitti.samples"), name)
+        return getattr(importlib.import_module("alberti.data.kitti_samples"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
