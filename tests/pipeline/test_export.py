@@ -194,8 +194,9 @@ def test_data_that_lie_elsewhere_are_looked_at_every_time(tmp_path: Path) -> Non
     (photos / "images").mkdir(parents=True)
     for name in ("a", "b"):
         write_image(photos / "images" / f"{name}.png", np.full((64, 64, 3), 90, np.uint8))
-    source = f"{{source: folder, root: '{photos}', scenes: null, options: {{depth: false}}}}"
-    path = plan(tmp_path, "watch=[train]", f"prepare.train={source}", only=("prepare@train",))
+    source = {"source": "folder", "root": f"'{photos}'", "scenes": "null"}
+    overrides = [f"prepare.train.{key}={value}" for key, value in source.items()]
+    path = plan(tmp_path, "watch=[train]", *overrides, "+prepare.train.options.depth=false", only=("prepare@train",))
     run = tmp_path / "run"
     both = ["watch@train", "prepare@train"]
     assert ran(make(path, run)) == both
