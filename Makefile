@@ -9,8 +9,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: repro test smoke lint lock params docs install clean
 
 repro: $(STAMP)
-	dvc repro
-	@python -m pipeline.summary
+	python -m pipeline.workspace --here --warm
 
 smoke: $(STAMP)
 	python -m pipeline.workspace smoke --warm

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -102,18 +103,20 @@ def main() -> None:
     """`dvc repro` of a profile where a flow would run it."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.workspace",
-        description="Run `dvc repro` for a profile in a workspace of its own, .alberti/runs/.",
+        description="Run `dvc repro` for a profile in a workspace of its own, .alberti/runs/, and say what came out.",
     )
     parser.add_argument("profile", nargs="?", default="default", help="a profile of conf/profile/ (default: default)")
+    parser.add_argument("--here", action="store_true", help="run what params.yaml says, in this folder")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
     parser.add_argument(
         "--warm",
         action="store_true",
-        help="stages run in forks of a process that has their imports done, their output in logs/stages.log: for short stages",
+        help="stages run in forks of a process that has their imports done; their output is in logs/stages.log, too",
     )
     options = parser.parse_args()
     try:
-        with open_workspace(Path.cwd(), options.profile, options.overrides) as workspace:
+        held = _here() if options.here else open_workspace(Path.cwd(), options.profile, options.overrides)
+        with held as workspace:
             code = _reproduce(workspace, options.warm and os.name == "posix")
             if code == 0:
                 print_summary(workspace)
@@ -122,21 +125,43 @@ def main() -> None:
     sys.exit(code)
 
 
+@contextlib.contextmanager
+def _here() -> Iterator[Path]:
+    project = Path.cwd()
+    with _exclusive(project / ".alberti" / "project.lock"):
+        yield project
+
+
 def _reproduce(workspace: Path, warm: bool) -> int:
     """`dvc repro` in ``workspace``; its exit code."""
     command = [sys.executable, "-m", "dvc", "repro"]
     if not warm:
         return subprocess.run(command, cwd=workspace).returncode
     log = workspace / "logs" / "stages.log"
-    log.unlink(missing_ok=True)
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"")
+    ended = threading.Event()
+    shown = threading.Thread(target=_show, args=(log, ended))
+    shown.start()
     try:
         code = subprocess.run(command, cwd=workspace, env=prefork.warmed(os.environ, workspace, log.stem)).returncode
     finally:
         prefork.stop(workspace)
-    if code and log.is_file():
-        print("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]), file=sys.stderr)
+        ended.set()
+        shown.join()
+    if code:
         print(f"the stages' output: {log}", file=sys.stderr)
     return code
+
+
+def _show(log: Path, ended: threading.Event) -> None:
+    """What is written to ``log``, soon after, until ``ended``."""
+    with open(log, encoding="utf-8", errors="replace") as written:
+        last = False
+        while not last:
+            last = ended.wait(0.2)
+            sys.stderr.write(written.read())
+            sys.stderr.flush()
 
 
 if __name__ == "__main__":
