@@ -44,7 +44,7 @@ def _depth(summary: Mapping[str, Any], test_set: str, model: str) -> list[str]:
     title = f"{model} on {setting_text(test_set, section, model)}"
     relative = section["models"][model]["relative"]
     return [
-        f"### {title}",
+        f"## {title}",
         _lines(["trained on", *(metric.label for metric in shown)], rows),
         _changes("change, %", shown[:3], relative, relative=True),
     ]
