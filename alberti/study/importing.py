@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alberti.errors import DataError, first_problem
-from alberti.study.answers import IMPORTED, Answer, answer_of, check_answers, collect, write_answers
+from alberti.study.answers import IMPORTED, Answer, answer_of, check_answers, write_answers
+from alberti.study.collect import collect
 from alberti.study.design import Side, Study
 from alberti.study.label_studio import read_annotations
 from alberti.study.schedule import Schedule

@@ -13,7 +13,8 @@ from PIL import Image
 from alberti.errors import DataError
 from alberti.files import atomic_file, read_json, write_json, write_text
 from alberti.study.analysis import Design, analyse, answer_table, most_split, pair_table, rater_table
-from alberti.study.answers import ANSWERS, Answer, collect, write_answers
+from alberti.study.answers import ANSWERS, Answer, write_answers
+from alberti.study.collect import collect
 from alberti.study.design import Study
 
 _SPLIT_PAIRS = 12

@@ -13,7 +13,8 @@ from project_tools import environment
 from alberti import extras
 from alberti.errors import DataError
 from alberti.study.analysis import Design, analyse, answer_table, most_split, pair_table, rater_table
-from alberti.study.answers import ANSWERS, Answer, collect, read_answers, write_answers
+from alberti.study.answers import ANSWERS, Answer, read_answers, write_answers
+from alberti.study.collect import collect
 from alberti.study.design import Rules, Study
 from alberti.study.results import arm_table, render_fragment, write_results
 from alberti.study.run import read_run_study

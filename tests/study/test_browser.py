@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from chromium import CHROMIUM, Chromium
 
-from alberti.study.answers import collect
+from alberti.study.collect import collect
 from alberti.study.design import Study
 from alberti.study.importing import import_files
 from alberti.study.static_export import export_page

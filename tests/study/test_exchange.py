@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alberti.errors import ConfigError, DataError
-from alberti.study.answers import collect
+from alberti.study.collect import collect
 from alberti.study.design import Study
 from alberti.study.importing import import_files
 from alberti.study.label_studio import export_tasks

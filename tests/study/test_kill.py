@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from project_tools import environment
 
-from alberti.study.answers import collect
 from alberti.study.client import Client
+from alberti.study.collect import collect
 from alberti.study.design import Study
 
 RATERS = 6

@@ -13,8 +13,8 @@ import pytest
 
 from alberti.errors import DataError
 from alberti.files import write_json
-from alberti.study.answers import collect
 from alberti.study.client import Client, Reply
+from alberti.study.collect import collect
 from alberti.study.design import Study
 from alberti.study.guard import Buckets, Limits
 from alberti.study.schedule import Schedule
