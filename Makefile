@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.lock
+WANTED := --editable '.[dev]' --constraint $(LOCK)
 export PATH := $(BIN):$(PATH)
 
 .PHONY: repro test smoke lint lock params docs install clean
@@ -40,8 +41,10 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml $(LOCK)
 	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV)
-	"$(BIN)/python" -m pip install --quiet --upgrade pip
-	"$(BIN)/python" -m pip install --editable '.[dev]' --constraint $(LOCK)
+	"$(BIN)/python" -m pip install --quiet --upgrade --constraint $(LOCK) pip uv
+	# uv takes a third of pip's time; pip knows indexes of its own configuration
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" "$(BIN)/python" -m uv pip install --python "$(BIN)/python" $(WANTED) \
+		|| "$(BIN)/python" -m pip install $(WANTED)
 	@touch $@
 
 # what runs made; the environment stays
