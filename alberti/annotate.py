@@ -3,6 +3,7 @@
 An interrupted run leaves ``<out>.partial``; the same call again goes on behind its last whole row.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from alberti.annotations import read_annotations
 from alberti.errors import AlbertiError, ConfigError, DataError
 from alberti.files import sha256_json
 from alberti.geometry.camera import Camera
-from alberti.geometry.distortion import distortion_of_edges, straighten, unusual_projection
+from alberti.geometry.distortion import SURE_FROM, distortion_of_edges, straighten, unusual_projection
 from alberti.geometry.line_segments import detect_segments_and_edges, to_gray
 from alberti.geometry.vanishing_points import angles_between_points, check_principal_point, estimate_vanishing_points
 from alberti.image_folder import LeftOut, find_images, image_path, no_pictures
@@ -32,6 +33,8 @@ from alberti.reading import reading
 if TYPE_CHECKING:
     from alberti.data.manifest import Dataset
 
+_WIDEST = 0.1
+"""Focal length by the longer side. Lenses that draw straight lines straight begin at 0.25."""
 _VERSION = 2
 """Of the rows' content: a partial file of another version is not continued."""
 
@@ -122,7 +125,8 @@ def run_job(job: AnnotationJob) -> dict[str, Any]:
     if job.overlay is not None:
         segments = np.array(row["line_segments"], dtype=np.float64).reshape(-1, 5)
         points = np.array(row["vanishing_points"], dtype=np.float64).reshape(-1, 3)
-        drawn = draw_annotation(image, segments[:, :4], segments[:, 4].astype(int), points, row["horizon"])
+        bent = row["distortion"] if abs(row["distortion"]) >= SURE_FROM else 0.0  # less would not be seen
+        drawn = draw_annotation(image, segments[:, :4], segments[:, 4].astype(int), points, row["horizon"], distortion=bent)
         write_image(job.overlay, drawn)
     return {"image": job.name, **row}
 
@@ -132,6 +136,12 @@ def _camera(job: AnnotationJob, width: int, height: int) -> Camera | None:
         return Camera.from_intrinsics(job.intrinsics, width, height)
     if job.focal is None:
         return None
+    if job.focal < _WIDEST * max(width, height):
+        angle = 2 * math.degrees(math.atan(0.5 * max(width, height) / job.focal))
+        raise DataError(
+            f"focal length {job.focal:g} pixels: an angle of view of {angle:.0f} degrees in a picture of {width} x {height}, "
+            "which no lens has; if it is in millimetres, multiply it by (longer side in pixels) / (longer side of the sensor)"
+        )
     cx, cy = job.principal_point or ((width - 1) / 2, (height - 1) / 2)
     check_principal_point((cx, cy), width, height)
     return Camera(job.focal, job.focal, cx, cy, width, height)

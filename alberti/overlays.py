@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from alberti.geometry.distortion import bend
 from alberti.geometry.presence import present
 
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -37,9 +38,16 @@ def draw_segments(
     return canvas
 
 
-def draw_horizon(image: np.ndarray, horizon: Sequence[float]) -> np.ndarray:
-    """A copy of the picture with the line a x + b y + c = 0, where it crosses the picture."""
+def draw_horizon(image: np.ndarray, horizon: Sequence[float], *, distortion: float = 0.0) -> np.ndarray:
+    """A copy of the picture with the line a x + b y + c = 0, where it crosses the picture.
+
+    Args:
+        distortion: k of the division model. Where it is not 0 the line is one of the picture without it, seen bent.
+    """
     canvas = np.ascontiguousarray(image).copy()
+    if distortion:
+        _curve(canvas, np.asarray(horizon, dtype=np.float64), distortion)
+        return canvas
     ends = _clip_line(np.asarray(horizon, dtype=np.float64), canvas.shape[1], canvas.shape[0])
     if ends is not None:
         _line(canvas, ends[0], ends[1], HORIZON, _stroke(canvas))
@@ -69,12 +77,23 @@ def draw_annotation(
     assignment: np.ndarray | Sequence[int],
     points: np.ndarray,
     horizon: Sequence[float] | None,
+    *,
+    distortion: float = 0.0,
 ) -> np.ndarray:
-    """Segments, horizon and those vanishing points that lie in the picture, on a copy of it."""
+    """Segments, horizon and those vanishing points that lie in the picture, on a copy of it.
+
+    Args:
+        distortion: k of the division model. Where it is not 0, points and horizon are those of the picture without it, and
+            are drawn where this picture shows them.
+    """
     canvas = draw_segments(image, segments, assignment)
     if horizon is not None:
-        canvas = draw_horizon(canvas, horizon)
-    for index, (x, y, w) in enumerate(np.asarray(points, dtype=np.float64).reshape(-1, 3)):
+        canvas = draw_horizon(canvas, horizon, distortion=distortion)
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+    if distortion:
+        seen = bend(points, canvas.shape[1], canvas.shape[0], distortion)
+        points = np.where(np.isfinite(seen).all(axis=1)[:, None], np.insert(seen, 2, 1.0, axis=1), [1.0, 0.0, 0.0])
+    for index, (x, y, w) in enumerate(points):
         if abs(w) * 4 * max(canvas.shape) <= np.hypot(x, y):
             continue
         place = (round(x / w * 2**_SHIFT), round(y / w * 2**_SHIFT))
@@ -95,6 +114,27 @@ def _stroke(image: np.ndarray) -> int:
 def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple[int, int, int], thickness: int) -> None:
     first, second = (tuple(int(v) for v in np.rint(np.asarray(p) * 2**_SHIFT)) for p in (start, end))
     cv2.line(canvas, first, second, colour, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _curve(canvas: np.ndarray, horizon: np.ndarray, distortion: float) -> None:
+    """Draw a line of the picture without the distortion where this picture shows it."""
+    a, b, c = horizon
+    norm = np.hypot(a, b)
+    if norm < 1e-12 * abs(c) or norm == 0:
+        return
+    height, width = canvas.shape[:2]
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    a, b, c = a / norm, b / norm, c / norm
+    foot = middle - np.array([a, b]) * (a * middle[0] + b * middle[1] + c)
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 401)[1:-1]
+    along = np.array([-b, a]) * np.hypot(width, height)
+    line = foot * np.cos(angles)[:, None] + along * np.sin(angles)[:, None]
+    seen = bend(np.concatenate([line, np.cos(angles)[:, None]], axis=1), width, height, distortion)
+    near = np.isfinite(seen).all(axis=1) & (np.abs(seen - middle) < 2 * np.array([width, height])).all(axis=1)
+    for run in np.split(np.arange(len(near)), np.flatnonzero(~near)):
+        places = np.rint(seen[run[near[run]]] * 2**_SHIFT).astype(np.int32)
+        if len(places) > 1:
+            cv2.polylines(canvas, [places], False, HORIZON, _stroke(canvas), cv2.LINE_AA, _SHIFT)
 
 
 def _pencil(point: np.ndarray, width: int, height: int, count: int) -> np.ndarray:

@@ -141,6 +141,7 @@ def test_nothing_readable_is_an_error_and_leaves_nothing(tmp_path: Path) -> None
     [
         ({"focal": -3.0}, ConfigError, "focal"),
         ({"focal": float("nan")}, ConfigError, "focal"),
+        ({"focal": 28.0}, DataError, "angle of view of 160 degrees .* millimetres"),
         ({"focal": 300.0, "principal_point": (5000.0, 10.0)}, DataError, r"principal point \(5000, 10\): outside"),
         ({"principal_point": (float("inf"), 10.0)}, ConfigError, "principal point"),
         ({"workers": 0}, ConfigError, "workers"),

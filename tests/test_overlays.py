@@ -1,6 +1,7 @@
 """Overlays: the right colours in the right places, and the picture itself untouched."""
 
 import numpy as np
+import pytest
 
 from alberti.overlays import (
     COLOURS,
@@ -56,3 +57,29 @@ def test_annotation_marks_points_that_lie_in_the_picture_and_survives_those_that
     drawn = draw_annotation(BLACK, np.zeros((0, 4)), [], points, None)
     assert looks(drawn[50, 100], (255, 255, 255))
     assert drawn.shape == BLACK.shape
+
+
+def test_a_horizon_without_the_distortion_is_drawn_where_the_picture_has_it() -> None:
+    """A barrel brings the ends of what lies above the middle down towards it."""
+    k, canvas = -0.3, np.zeros((300, 400, 3), dtype=np.uint8)
+    drawn = draw_horizon(canvas, (0, 1, -60), distortion=k)
+    for x in (20, 199, 380):
+        shown = drawn[:, x, 0].astype(float)
+        assert np.count_nonzero(shown) <= 4
+        away = np.array([x - 199.5, shown @ np.arange(300) / shown.sum() - 149.5]) / 250
+        assert away[1] / (1 + k * (away**2).sum()) * 250 + 149.5 == pytest.approx(60, abs=1)
+    straight = draw_horizon(canvas, (0, 1, -150), distortion=k)
+    shown = straight[:, :, 0].astype(float)
+    np.testing.assert_allclose(np.arange(300) @ shown / shown.sum(axis=0), 150, atol=0.2)
+    assert not draw_horizon(canvas, (0, 1, -60), distortion=0.0)[:59].any()
+    assert not draw_horizon(canvas, (0, 0, 1), distortion=k).any()
+
+
+def test_points_without_the_distortion_are_drawn_where_the_picture_has_them() -> None:
+    k, canvas, away = -0.3, np.zeros((300, 400, 3), dtype=np.uint8), np.array([150.0, -90.0])
+    straight = away / (1 + k * (away**2).sum() / 250**2) + [199.5, 149.5]
+    drawn = draw_annotation(canvas, np.zeros((0, 4)), [], np.array([[*straight, 1]]), None, distortion=k)
+    y, x = np.nonzero(drawn.any(axis=2))
+    np.testing.assert_allclose([x.mean(), y.mean()], away + np.array([199.5, 149.5]), atol=1)
+    infinite = draw_annotation(canvas, np.zeros((0, 4)), [], np.array([[1.0, 0, 0]]), None, distortion=0.1)
+    assert not infinite.any()

@@ -22,8 +22,10 @@ def annotate(
 ) -> None:
     """Find line segments and vanishing points in every picture of a folder.
 
-    Each row has image, vanishing_points [x, y, w] (homogeneous pixels, best first), confidence, line_segments [x1, y1, x2,
-    y2, index of the vanishing point or -1], horizon [a, b, c] or null, and focal in pixels or null.
+    Each row has image, width, height, vanishing_points [x, y, w] (homogeneous pixels, best first), confidence and
+    inlier_share of each, line_segments [x1, y1, x2, y2, index of the vanishing point or -1], horizon [a, b, c] (a x + b y +
+    c = 0) or null, focal in pixels or null, roll and pitch in degrees or null, distortion of the lens, and warnings. Points
+    and horizon are those of the picture with the distortion taken out.
 
     An interrupted command goes on when it is run again. A file that cannot be read is reported and left out; the exit code
     is then 1.

@@ -24,7 +24,7 @@ _SURE = 4.0
 """Standard deviations from zero before a distortion is believed; the stated one is half of the true one."""
 _VAGUE = 0.03
 """A larger standard deviation is never sure: few edges, on two sides of the picture."""
-_SMALLEST = 0.035
+SURE_FROM = 0.035
 """A smaller one is not sure: cameras that are sold as free of it have as much."""
 _MOST = 0.08
 """Stronger pincushions than any lens has are arches and curved walls."""
@@ -38,6 +38,10 @@ _LEAST = 0.002
 _STRONG = 0.25
 _DARK = 20
 """Of 255: the unlit border of a circular fisheye."""
+_SECTORS = 72
+"""Directions from the middle in which the lit part's border is looked at."""
+_ROUND = 0.05
+"""Of the radius: where a circle's border is, and that of a picture turned on black for the most part is not."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def distortion_of_edges(edges: Edges, width: int, height: int) -> Distortion:
     if len(used) < _FEWEST:
         return Distortion(0.0, 0.0, None, None)
     k, spread = _straightest((edges.places[used] - _middle(width, height)) / half, edges.seen[used], _PIXELS / half)
-    sure = spread < _VAGUE and abs(k) > max(_SURE * spread, _SMALLEST) and k < _MOST
+    sure = spread < _VAGUE and abs(k) > max(_SURE * spread, SURE_FROM) and k < _MOST
     if sure:
         return Distortion(k, k, k, spread)
     # The mean of what is believed after the measurement, whose stated deviation is half of the true one.
@@ -98,6 +102,20 @@ def straighten(segments: np.ndarray, width: int, height: int, k: float) -> np.nd
     moved = scale * along - 2 * k * scale**2 * (middle * along).sum(axis=1, keepdims=True) * middle
     middle = middle * scale
     return np.concatenate([middle - moved / 2, middle + moved / 2], axis=1) * half + np.tile(centre, 2)
+
+
+def bend(points: np.ndarray, width: int, height: int, k: float) -> np.ndarray:
+    """(N, 3) homogeneous pixels of the picture without the distortion ``k`` -> (N, 2) where they are seen in the picture.
+
+    NaN where they are not: a pincushion has an end.
+    """
+    centre, half = _middle(width, height), 0.5 * float(np.hypot(width, height))
+    towards, w = (points[:, :2] - points[:, 2:] * centre) / half, points[:, 2]
+    # p = q / (1 + k |q|^2): of the two q that solve it, the one that is p where k is 0.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        root = np.sqrt(w * w - 4 * k * (towards**2).sum(axis=1))
+        scale = 2 * np.where(w < 0, -1.0, 1.0) / (np.abs(w) + root)
+    return np.asarray(towards * scale[:, None] * half + centre)
 
 
 def unusual_projection(image: np.ndarray, k: float = 0.0) -> str | None:
@@ -133,7 +151,26 @@ def _is_circular(gray: np.ndarray) -> bool:
     outside, inside = gray[radius > 1.08], gray[radius < 0.9]
     if outside.size < 0.02 * gray.size:
         return False
-    return bool((outside < _DARK).mean() > 0.97 and (inside < _DARK).mean() < 0.4)
+    return bool((outside < _DARK).mean() > 0.97 and (inside < _DARK).mean() < 0.4 and _is_round(gray >= _DARK))
+
+
+def _is_round(lit: np.ndarray) -> bool:
+    """Whether most of the border of a lit part is on one circle. A picture turned by 30 degrees is lit in a rectangle."""
+    y, x = np.nonzero(lit)
+    offset = np.stack([x, y], axis=1) - _middle(lit.shape[1], lit.shape[0])
+    sector = ((np.arctan2(offset[:, 1], offset[:, 0]) / (2 * np.pi) + 0.5) * _SECTORS).astype(int) % _SECTORS
+    radius = np.hypot(offset[:, 0], offset[:, 1])
+    order = np.lexsort((radius, sector))
+    count = np.bincount(sector, minlength=_SECTORS)
+    # Noise is lit here and there outside: the border has a hundredth of its sector's lit pixels beyond it.
+    last = (np.cumsum(count) - 1 - count // 100)[count > 0]
+    border = offset[order[last]]
+    # The circle of least squares: x^2 + y^2 = 2 a x + 2 b y + c.
+    system = np.concatenate([2 * border, np.ones((len(border), 1))], axis=1)
+    a, b, c = np.linalg.lstsq(system, (border**2).sum(axis=1), rcond=None)[0]
+    fitted = np.sqrt(max(c + a * a + b * b, 1e-9))
+    distance = np.hypot(border[:, 0] - a, border[:, 1] - b)
+    return bool((np.abs(distance / fitted - 1) < _ROUND).mean() > 0.6)
 
 
 def _middle(width: int, height: int) -> np.ndarray:

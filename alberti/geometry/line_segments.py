@@ -83,6 +83,8 @@ def to_gray(image: np.ndarray) -> np.ndarray:
             raise DataError(f"image: expected uint8 or floats in [0, 1], got {image.dtype}")
         if not np.isfinite(image).all():
             raise DataError("image: contains NaN or infinity")
+        if image.max() > 2:  # beyond 1 by a little: interpolation overshoots
+            raise DataError(f"image: floats up to {image.max():g}, expected [0, 1]; divide by the full scale, or give uint8")
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
 

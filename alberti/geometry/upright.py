@@ -188,6 +188,8 @@ def hypothesise(
 
 def _same(down: np.ndarray, focal: float, other: np.ndarray, other_focal: float) -> bool:
     """Whether two horizons of pictures are the same to a few pixels, and seen with a similar focal length."""
+    if down[1] == 0 or other[1] == 0:  # straight down: no horizon of a picture
+        return False
     one, two = down / [focal, focal, 1.0], other / [other_focal, other_focal, 1.0]
     near = np.abs(one[[0, 2]] / one[1] - two[[0, 2]] / two[1]).max() < 0.03
     return bool(near and abs(math.log(focal / other_focal)) < 0.35)
@@ -236,15 +238,16 @@ def refine(model: SegmentModel, starts: list[Upright], prior: FocalPrior, iterat
                 continue
             step = -np.linalg.solve(information, pull)
             largest = float(np.abs(step).max())
-            running[index] = _moved(now, step * min(1.0, 0.2 / max(largest, 1e-12)))
+            running[index] = _moved(now, step * min(1.0, 0.2 / max(largest, 1e-12)), prior)
             if largest < _CONVERGED:
                 del running[index]
     return best
 
 
-def _moved(now: Upright, step: np.ndarray) -> Upright:
+def _moved(now: Upright, step: np.ndarray, prior: FocalPrior) -> Upright:
     rotation = rotate(step[:3]) @ now.rotation
-    focal = float(np.clip(now.focal * math.exp(step[3]), 0.2, 20.0))
+    # A focal length that is given may lie outside: that of a small crop.
+    focal = float(np.clip(now.focal * math.exp(step[3]), min(0.2, prior.median), max(20.0, prior.median)))
     centre = now.centre
     if centre is not None:
         centre = (centre[0] + float(step[4]), centre[1] + float(step[5]))

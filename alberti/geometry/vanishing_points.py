@@ -24,6 +24,10 @@ _FOCAL_KNOWN = 0.1
 """A focal length is given out if the standard deviation of its logarithm is below this."""
 _GIVEN = 1e-3
 """The same of a focal length that is given."""
+_STRAIGHT_DOWN = 1e-6
+"""Radians from the upright direction: the horizon of a camera that looks along it is no line of the picture."""
+_FAR_OUT = 1000
+"""Longer sides from the picture: segments that lie as far away are another picture's, or in another unit."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class VanishingPointEstimate:
     focal_spread: float | None
     """Standard deviation of the focal length's logarithm (0 for a given camera); None without a focal length."""
     horizon: tuple[float, float, float] | None
-    """a x + b y + c = 0 in pixels, a^2 + b^2 = 1, b >= 0."""
+    """a x + b y + c = 0 in pixels, a^2 + b^2 = 1, b >= 0; None where it is not known, or at infinity."""
     roll: float | None
-    """Degrees that the horizon falls to the right (y down); None without a zenith."""
+    """Degrees that the horizon falls to the right (y down); None without a horizon."""
     pitch: float | None
     """Degrees that the camera looks above the horizon."""
 
@@ -101,10 +105,12 @@ def estimate_vanishing_points(
         max_points: at most so many points.
 
     Raises:
-        DataError: segments of another shape or not finite, ``principal_point`` outside the picture, a camera of another
-            size.
+        DataError: segments of another shape, not finite or of another picture; a ``principal_point`` that is none or
+            outside the picture; a camera of another size; a picture without a size.
     """
-    segments = _check_segments(segments)
+    if not (width > 0 and height > 0):
+        raise DataError(f"picture: expected a width and height above 0, got {width} x {height}")
+    segments = _check_segments(segments, width, height)
     if max_points < 1:
         raise DataError(f"max_points: expected at least 1, got {max_points}")
     frame = _frame(width, height, camera, principal_point)
@@ -129,27 +135,34 @@ def estimate_vanishing_points(
     return _describe(segments, frame, found[:max_points], view, focal)
 
 
-def _check_segments(segments: np.ndarray) -> np.ndarray:
-    segments = np.asarray(segments, dtype=np.float64)
+def _check_segments(segments: np.ndarray, width: int, height: int) -> np.ndarray:
+    try:
+        segments = np.asarray(segments, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"segments: expected (N, 4) numbers x1, y1, x2, y2 ({error})") from None
     if segments.size == 0:
         return np.zeros((0, 4))
     if segments.ndim != 2 or segments.shape[1] != 4:
         raise DataError(f"segments: expected (N, 4) x1, y1, x2, y2, got {segments.shape}")
     if not np.isfinite(segments).all():
         raise DataError("segments: contains NaN or infinity")
+    if (farthest := float(np.abs(segments).max())) > _FAR_OUT * max(width, height):
+        raise DataError(
+            f"segments: coordinates up to {farthest:g}, but the picture is {width} x {height}; expected this picture's pixels"
+        )
     return segments
 
 
 def _longest(segments: np.ndarray, width: int, height: int) -> np.ndarray:
     """The segments longest first, without the shortest where others are enough: those lean to the pixel grid."""
     lengths = np.hypot(segments[:, 2] - segments[:, 0], segments[:, 3] - segments[:, 1])
-    order = np.argsort(-lengths, kind="stable")
+    order = np.argsort(-lengths, kind="stable")[: int((lengths > 0).sum())]  # without a length there is no direction
     enough = int((lengths >= _TRUSTED_LENGTH * math.sqrt(width * height)).sum())
     return segments[order[: max(enough, _ENOUGH)]]
 
 
 def _frame(width: int, height: int, camera: Camera | None, principal_point: tuple[float, float] | None) -> Frame:
-    centre = principal_point or ((width - 1) / 2, (height - 1) / 2)
+    centre = ((width - 1) / 2, (height - 1) / 2) if principal_point is None else principal_point
     if camera is not None:
         if (camera.width, camera.height) != (width, height):
             raise DataError(f"camera: made for {camera.width} x {camera.height} pixels, but the picture is {width} x {height}")
@@ -161,6 +174,8 @@ def _frame(width: int, height: int, camera: Camera | None, principal_point: tupl
 
 def check_principal_point(point: tuple[float, float], width: int, height: int) -> None:
     """DataError unless a principal point that somebody stated lies inside the picture: else it is another picture's."""
+    if np.shape(point) != (2,) or not np.issubdtype(np.asarray(point).dtype, np.number):
+        raise DataError(f"principal point: expected two numbers (x, y) in pixels, got {point!r}")
     if not (-0.5 <= point[0] <= width - 0.5 and -0.5 <= point[1] <= height - 0.5):
         raise DataError(
             f"principal point ({point[0]:g}, {point[1]:g}): outside the picture of {width} x {height} pixels; "
@@ -243,20 +258,23 @@ def assign_segments(segments: np.ndarray, points: np.ndarray, limit: float = _AS
         return np.full(len(segments), -1, dtype=np.int64)
     angles = segment_angles(segments, points)
     nearest = angles.argmin(axis=1)
-    return np.where(angles.min(axis=1) <= limit, nearest, -1)
+    directed = (segments[:, :2] != segments[:, 2:]).any(axis=1)
+    return np.where(directed & (angles.min(axis=1) <= limit), nearest, -1)
 
 
 def _horizon(frame: Frame, view: _View | None) -> tuple[tuple[float, float, float] | None, float | None, float | None]:
-    """Horizon line in pixels, roll and pitch in degrees."""
+    """Horizon line in pixels, roll and pitch in degrees; of a camera that looks straight down or up the pitch alone."""
     if view is None:
         return None, None, None
-    down = view.down * np.sign(view.down[1])
+    down = view.down if view.down[1] >= 0 else -view.down
     # In the frame the horizon is n . K^-1 u = 0; a pixel is u = (p - centre) (1, aspect) / scale.
     a = down[0] / (view.focal * frame.scale)
     b = down[1] * frame.aspect / (view.focal * frame.scale)
     x, y = view.centre
     c = down[2] - a * (frame.cx + x * frame.scale) - b * (frame.cy + y * frame.scale / frame.aspect)
+    pitch = -math.degrees(math.asin(float(np.clip(down[2], -1, 1))))
+    if math.hypot(down[0], down[1]) < _STRAIGHT_DOWN:
+        return None, None, pitch
     norm = math.hypot(a, b)
     roll = math.degrees(math.atan2(-down[0], down[1]))
-    pitch = -math.degrees(math.asin(float(np.clip(down[2], -1, 1))))
     return (float(a / norm), float(b / norm), float(c / norm)), roll, pitch

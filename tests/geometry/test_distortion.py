@@ -8,7 +8,14 @@ from synthetic_lines import rotation, street_picture, true_points
 from alberti.annotate import annotate_image
 from alberti.errors import DataError
 from alberti.geometry.camera import Camera
-from alberti.geometry.distortion import _Bends, distortion_of_edges, estimate_distortion, straighten, unusual_projection
+from alberti.geometry.distortion import (
+    _Bends,
+    bend,
+    distortion_of_edges,
+    estimate_distortion,
+    straighten,
+    unusual_projection,
+)
 from alberti.geometry.line_segments import detect_line_segments, detect_segments_and_edges
 from alberti.geometry.vanishing_points import angles_between_points, estimate_vanishing_points
 
@@ -162,3 +169,38 @@ def test_strong_curvature_is_named() -> None:
     warnings = annotate_image(picture)["warnings"]
     assert len(warnings) == 1
     assert "strongly curved" in warnings[0]
+
+
+@pytest.mark.parametrize("degrees", [10, 30, 45, 60])
+@pytest.mark.parametrize("size", [(640, 480), (480, 480), (900, 400)])
+def test_a_picture_turned_on_black_is_no_fisheye(degrees: float, size: tuple[int, int]) -> None:
+    picture = cv2.resize(street_picture(CAMERA, rotation(20, 5, 2)), size)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    wide, high = round(size[0] * c + size[1] * s), round(size[0] * s + size[1] * c)
+    move = cv2.getRotationMatrix2D(((size[0] - 1) / 2, (size[1] - 1) / 2), degrees, 1.0)
+    move[:, 2] += [(wide - size[0]) / 2, (high - size[1]) / 2]
+    assert unusual_projection(cv2.warpAffine(picture, move, (wide, high))) is None
+
+
+@pytest.mark.parametrize(("radius", "offset"), [(238, 0), (200, 0), (225, 12)])
+def test_a_circular_fisheye_may_be_small_noisy_and_off_the_middle(radius: int, offset: int) -> None:
+    y, x = np.mgrid[:480, :640]
+    picture = street_picture(CAMERA, rotation(20, 5, 2)) * (np.hypot(x - 319.5 - offset, y - 239.5) < radius)[..., None]
+    noisy = picture + np.random.default_rng(0).normal(0, 6, picture.shape)
+    assert "circular fisheye" in (unusual_projection(np.clip(noisy, 0, 255).astype(np.uint8)) or "")
+
+
+@pytest.mark.parametrize("k", [-0.4, -0.1, 0.05])
+def test_bent_points_are_those_that_are_straightened_to_them(k: float) -> None:
+    pixels = np.random.default_rng(0).uniform([0, 0], [640, 480], (50, 2))
+    away = (pixels - CENTRE) / HALF
+    straight = away / (1 + k * (away**2).sum(axis=1))[:, None] * HALF + CENTRE
+    for scale in (1.0, -0.2):
+        points = scale * np.concatenate([straight, np.ones((50, 1))], axis=1)
+        np.testing.assert_allclose(bend(points, 640, 480, k), pixels, atol=1e-6)
+
+
+def test_a_point_at_infinity_is_seen_through_a_barrel_and_not_through_a_pincushion() -> None:
+    seen = bend(np.array([[1.0, 0, 0], [0, -1, 0]]), 640, 480, -0.25)
+    np.testing.assert_allclose(seen, CENTRE + HALF * np.array([[2.0, 0], [0, -2]]))
+    assert np.isnan(bend(np.array([[1.0, 0, 0]]), 640, 480, 0.1)).all()

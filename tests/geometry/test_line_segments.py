@@ -6,7 +6,7 @@ import pytest
 
 from alberti.errors import DataError
 from alberti.geometry import line_segments
-from alberti.geometry.line_segments import default_min_length, detect_line_segments, merge_line_segments
+from alberti.geometry.line_segments import default_min_length, detect_line_segments, merge_line_segments, to_gray
 
 
 def half_plane(size: int, normal: np.ndarray, point: np.ndarray) -> np.ndarray:
@@ -126,3 +126,9 @@ def test_merging_does_not_depend_on_the_order_and_is_finished() -> None:
 
 def test_merging_nothing_gives_nothing() -> None:
     assert merge_line_segments(np.zeros((0, 4))).shape == (0, 4)
+
+
+def test_floats_up_to_255_are_no_picture_and_overshoot_is() -> None:
+    with pytest.raises(DataError, match=r"floats up to 255, expected \[0, 1\]"):
+        to_gray(np.array([[0.0, 255.0]]))
+    np.testing.assert_array_equal(to_gray(np.array([[-0.1, 1.2]])), [[0, 255]])

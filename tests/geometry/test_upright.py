@@ -83,7 +83,7 @@ def test_the_likelihood_s_gradient_is_the_slope_of_its_value(monkeypatch: pytest
     for index in range(7):
         step = np.zeros(7)
         step[index] = 1e-6
-        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step) for sign in (1, -1)], wide))
+        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step, wide) for sign in (1, -1)], wide))
         assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
 
 
@@ -103,7 +103,7 @@ def test_the_gradient_with_a_free_principal_point(monkeypatch: pytest.MonkeyPatc
     for index in range(7):
         step = np.zeros(7)
         step[index] = 1e-6
-        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step) for sign in (1, -1)], wide))
+        up, down = (value[0] for value in _expectation(model, [_moved(world, sign * step, wide) for sign in (1, -1)], wide))
         assert -(up - down) / 2e-6 == pytest.approx(pull[index], rel=1e-3, abs=0.05)
 
 
@@ -142,7 +142,24 @@ def test_a_moved_family_stays_at_right_angles() -> None:
     world = Upright(
         np.eye(3), 1.8, np.array([0.1, 0.1 + np.pi / 2]), np.zeros(2, dtype=int), np.full(4, 0.25), 0.0, 0.0, np.eye(5)
     )
-    moved = _moved(world, np.array([0.02, 0.0, -0.01, 0.1, 0.3]))
+    moved = _moved(world, np.array([0.02, 0.0, -0.01, 0.1, 0.3]), FocalPrior())
     np.testing.assert_allclose(moved.directions() @ moved.directions().T, np.eye(3), atol=1e-12)
     assert moved.focal == pytest.approx(1.8 * np.exp(0.1))
     assert replace(moved, families=np.array([0, 1])).manhattan is False
+
+
+@pytest.mark.parametrize(("pitch", "azimuths"), [(40, (10, 50, 125)), (-45, (-20, 35, 75))])
+def test_a_given_focal_length_beyond_those_of_lenses_is_kept(pitch: float, azimuths: tuple[float, ...]) -> None:
+    """Of a small crop: 40 times half its longer side. It was set to 20, and no step of the refinement was any better."""
+    camera = Camera(12800.0, 12800.0, 319.5, 239.5, 640, 480)
+    angle = np.radians(azimuths)
+    level = np.stack([np.sin(angle), np.zeros(3), np.cos(angle)], axis=1)
+    directions = np.concatenate([[[0.0, 1.0, 0.0]], level]) @ rotation(0, pitch, 1.7).T
+    points = directions_to_vanishing_points(directions, camera)
+    segments = segments_towards(points, camera, 25, np.random.default_rng(0), noise=0.3)
+    model = SegmentModel.from_segments(segments, Frame(319.5, 239.5, 320.0, 1.0))
+    prior = FocalPrior(median=40.0, sigma=1e-3, grid=3)
+    found = find_upright(model, find_candidates_twice(model), [], prior=prior)
+    assert found is not None
+    assert found.focal == pytest.approx(40, rel=0.01)
+    assert np.abs(directions @ found.directions().T).max(axis=1).min() > np.cos(np.radians(1))

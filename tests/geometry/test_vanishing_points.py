@@ -280,3 +280,54 @@ def test_confidence_is_the_share_of_points_within_two_degrees(camera: Camera | N
             near += (angles_between_points(found.points, points, CAMERA).min(axis=1) < 2).tolist()
     assert len(near) > 80
     assert -0.05 < np.mean(near) - np.mean(confidence) < 0.15
+
+
+@pytest.mark.parametrize("camera", [CAMERA, None])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_camera_that_looks_straight_down_has_a_pitch_and_no_horizon(camera: Camera | None, noise: float) -> None:
+    """Segments that are symmetrical about both axes put the upright direction on the camera's axis to the last bit."""
+    points = true_points(CAMERA, np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) @ rotation(20, 0, 0))
+    segments = segments_towards(points, CAMERA, 40, np.random.default_rng(0), noise=noise)
+    centred = segments.reshape(-1, 2, 2) - [319.5, 239.5]
+    signs = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])[:, None, None]
+    mirrored = (centred * signs + [319.5, 239.5]).reshape(-1, 4)
+    found = estimate_vanishing_points(mirrored, 640, 480, camera=camera)
+    assert len(found.points) == 5
+    assert found.horizon is None
+    assert found.roll is None
+    assert abs(found.pitch or 0) == pytest.approx(90)
+
+
+def test_a_principal_point_may_be_an_array() -> None:
+    segments = segments_towards(true_points(CAMERA, rotation(20, 5, 0)), CAMERA, 20, np.random.default_rng(0), noise=0.3)
+    one = estimate_vanishing_points(segments, 640, 480, principal_point=(310.0, 240.0))
+    two = estimate_vanishing_points(segments, 640, 480, principal_point=np.array([310.0, 240.0]))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(one.points, two.points)
+
+
+def test_segments_without_a_length_say_nothing() -> None:
+    segments = segments_towards(true_points(CAMERA, rotation(20, 5, 0)), CAMERA, 8, np.random.default_rng(0), noise=0.3)
+    dots = np.repeat(np.random.default_rng(1).uniform(0, 480, (40, 2)), 2, axis=0).reshape(-1, 4)
+    alone = estimate_vanishing_points(segments, 640, 480, camera=CAMERA)
+    among = estimate_vanishing_points(np.concatenate([dots, segments]), 640, 480, camera=CAMERA)
+    np.testing.assert_array_equal(among.points, alone.points)
+    np.testing.assert_array_equal(among.assignment, [*[-1] * 40, *alone.assignment])
+    with np.errstate(divide="raise", invalid="raise"):
+        assert len(estimate_vanishing_points(np.concatenate([dots, segments[:4]]), 640, 480).points) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"segments": np.full((30, 4), 1e10)}, "segments: coordinates up to 1e"),
+        ({"segments": [[1, 2, 3, 4], [1, 2]]}, "segments: expected"),
+        ({"segments": [["a", "b", "c", "d"]]}, "segments: expected"),
+        ({"width": 0}, "picture: expected a width and height above 0"),
+        ({"height": -480}, "picture: expected a width and height above 0"),
+        ({"principal_point": (1.0, 2.0, 3.0)}, "principal point: expected two numbers"),
+        ({"principal_point": "ab"}, "principal point: expected two numbers"),
+    ],
+)
+def test_what_cannot_be_is_named(options: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        estimate_vanishing_points(**{"segments": np.eye(4) * 100, "width": 640, "height": 480, **options})
