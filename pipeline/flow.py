@@ -86,7 +86,7 @@ def alberti(
     logger = get_run_logger()
     with _output_that_cannot_break(), open_workspace(Path.cwd(), profile, _overrides(overrides, seeds)) as workspace:
         units = read_units(workspace)
-        todo = set(units) if force else changed_units(workspace, units)
+        todo = set(units) if force else changed_units(workspace, units, allow_missing=runner == "ray" and not shared_files)
         logger.info("profile %s runs in %s: %d of %d units changed", profile, workspace, len(todo), len(units))
         plan = Plan({name: units[name] for name in units if name in todo}, tuple(needs or ()))
         if runner == "ray":

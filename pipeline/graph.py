@@ -63,12 +63,16 @@ def stage_graph(workspace: str | Path) -> dict[str, list[str]]:
     return {name: list(unit.upstream) for name, unit in read_units(workspace).items()}
 
 
-def changed_units(workspace: str | Path, units: Mapping[str, Unit]) -> set[str]:
-    """Units that DVC would run, by its own count, and all that depend on one of them."""
+def changed_units(workspace: str | Path, units: Mapping[str, Unit], allow_missing: bool = False) -> set[str]:
+    """Units that DVC would run, by its own count, and all that depend on one of them.
+
+    Args:
+        allow_missing: an out that dvc.lock names need not be here.
+    """
 
     def changed(repo: Any) -> set[str]:
         with repo.lock:
-            found = {stage.name for stage in repo.index.stages if stage.name in units and stage.changed()}
+            found = {stage.name for stage in repo.index.stages if stage.name in units and stage.changed(allow_missing)}
         for name, unit in units.items():
             if found.intersection(unit.upstream):
                 found.add(name)

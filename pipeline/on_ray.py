@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from alberti.extras import extra
 from pipeline import prefork
-from pipeline.parcels import Parcel, open_parcel, remote_of
+from pipeline.parcels import Parcel, bring, open_parcel, remote_of, revision_of, share
 from pipeline.tasks import run_unit, run_unit_elsewhere
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _RETRIES = 5
 """How often Ray starts a unit again whose worker or machine was lost."""
+_RESULTS = ("metrics", "plots", "report")
+"""What people read: it comes back at the end where files are not shared."""
 _LEFT_HERE = (".git", ".alberti", ".dvc/cache", ".dvc/tmp", "checkpoints", "logs", "runs")
 
 
@@ -29,6 +31,7 @@ class RayMachines:
         self._workspace, self._plan, self._force, self._warm = workspace, plan, force, warm
         self._per_gpu, self._shared = per_gpu, shared_files
         self._remote = {} if shared_files else remote_of(workspace)
+        self._revision = "" if shared_files else revision_of(workspace)
         self._parcels: dict[str, Parcel] = {}
         environment: dict[str, Any] = {"env_vars": {"PYTHONPATH": str(Path.cwd())}}
         if not shared_files:
@@ -40,6 +43,9 @@ class RayMachines:
     def __enter__(self) -> Self:
         import ray
 
+        if not self._shared:
+            units = self._plan.units.values()
+            share(self._workspace, sorted({up for unit in units for up in unit.upstream if up not in self._plan.units}))
         self._tasks.__enter__()
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self._cores = max(int(machine.get("CPU", 1)) for machine in machines)
@@ -54,6 +60,9 @@ class RayMachines:
         self._tasks.__exit__(*error)  # units end with their workers
         for node in nodes:  # those of this machine; others end by themselves once nobody asks
             prefork.stop(self._workspace, node)
+        if not self._shared and error[0] is None:
+            outs = [out for name in self._parcels for out in self._plan.units[name].outs]
+            bring(self._workspace, [out for out in outs if out.split("/")[0] in _RESULTS])
 
     def fits(self, name: str) -> bool:
         """Ray keeps what waits."""
@@ -76,7 +85,7 @@ class RayMachines:
             parcels = [self._parcels[up] for up in self._plan.upstream[name]]
             parcels += [Parcel.of(self._workspace, up) for up in self._unchanged(name)]
             values = {"name": name, "remote": self._remote, "parcels": parcels, "force": self._force, "threads": threads}
-            return self._tasks.submit(run_unit_elsewhere, values)
+            return self._tasks.submit(run_unit_elsewhere, {**values, "revision": self._revision})
 
     def _unchanged(self, name: str) -> list[str]:
         """What the unit reads that does not run now: it lies here."""

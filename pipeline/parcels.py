@@ -4,6 +4,8 @@ DVC keeps large outs in its remote, by key. What says which key, the unit's entr
 in DVC's cache travel as a parcel.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,49 +19,60 @@ from alberti.files import write_text
 
 @dataclass(frozen=True)
 class Parcel:
-    """The entry of a unit in dvc.lock, and its outs that are not cached: path -> bytes."""
+    """The entry of a unit in dvc.lock, and its outs that are not cached with their files: path -> bytes."""
 
     name: str
     entry: dict[str, Any]
+    outs: tuple[str, ...]
     files: dict[str, bytes]
 
     @classmethod
     def of(cls, workspace: Path, name: str) -> "Parcel":
         """Pack what a unit made in ``workspace``."""
-        import yaml
-
-        lock = yaml.safe_load((workspace / "dvc.lock").read_text(encoding="utf-8"))
         files: dict[str, bytes] = {}
-        for out in _uncached(workspace, name):
+        outs = _uncached(workspace, name)
+        for out in outs:
             path = workspace / out
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 if file.is_file():
                     files[file.relative_to(workspace).as_posix()] = file.read_bytes()
-        return cls(name, lock["stages"][name], files)
+        return cls(name, _read_lock(workspace)["stages"][name], outs, files)
 
 
-def _uncached(workspace: Path, name: str) -> list[str]:
+def _read_lock(workspace: Path) -> dict[str, Any]:
+    """dvc.lock by DVC's own reader: to PyYAML, of an older YAML, `1e-05` is a text."""
+    from dvc.utils.serialize import load_yaml
+
+    path = workspace / "dvc.lock"
+    found: dict[str, Any] = load_yaml(str(path)) if path.is_file() else {}
+    return found or {"schema": "2.0", "stages": {}}
+
+
+def _uncached(workspace: Path, name: str) -> tuple[str, ...]:
     from dvc.repo import Repo
 
     with Repo(str(workspace)) as repo:
         stage = next(stage for stage in repo.index.stages if stage.name == name)
-        return [out.def_path for out in stage.outs if not out.use_cache]
+        return tuple(out.def_path for out in stage.outs if not out.use_cache)
 
 
 def open_parcel(workspace: Path, parcel: Parcel) -> None:
     """Put the parcel's entry into dvc.lock, and its files where they belong."""
-    import yaml
     from dvc.repo import Repo
+    from dvc.utils.serialize import dump_yaml
 
-    for name, content in parcel.files.items():
-        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
-        (workspace / name).write_bytes(content)
     with Repo(str(workspace)) as repo, repo.lock:
-        path = workspace / "dvc.lock"
-        lock = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        lock = lock or {"schema": "2.0", "stages": {}}
+        for out in parcel.outs:
+            if (workspace / out).is_dir():  # what lay there before is none of the unit's
+                shutil.rmtree(workspace / out)
+        for name, content in parcel.files.items():
+            (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+            (workspace / name).write_bytes(content)
+        lock, written = _read_lock(workspace), workspace / ".dvc" / "tmp" / "dvc.lock"
         lock["stages"][parcel.name] = parcel.entry
-        write_text(path, yaml.safe_dump(lock, sort_keys=False))
+        written.parent.mkdir(parents=True, exist_ok=True)
+        dump_yaml(str(written), lock)
+        os.replace(written, workspace / "dvc.lock")
 
 
 def remote_of(workspace: Path) -> dict[str, str]:
@@ -80,8 +93,12 @@ def remote_of(workspace: Path) -> dict[str, str]:
         return {"name": name, **{key: str(value) for key, value in repo.config["remote"][name].items()}}
 
 
-def fetch(workspace: Path, remote: Mapping[str, str], parcels: Sequence[Parcel]) -> None:
-    """Make ``workspace``, which has the code, have what the parcels name."""
+def fetch(workspace: Path, remote: Mapping[str, str], parcels: Sequence[Parcel], revision: str = "") -> None:
+    """Make ``workspace``, which has the code, have what the parcels name; its Git commit is called ``revision``."""
+    if revision:  # outs name the commit, and must be the same here as where the repository is
+        for folder in ("objects", "refs"):
+            (workspace / ".git" / folder).mkdir(parents=True, exist_ok=True)
+        write_text(workspace / ".git" / "HEAD", revision + "\n")
     config = (
         f"[core]\n    analytics = false\n    no_scm = true\n    remote = {remote['name']}\n['remote \"{remote['name']}\"']\n"
     )
@@ -97,6 +114,24 @@ def send(workspace: Path, name: str) -> Parcel:
     """Push a unit's outs to the remote, and pack the rest."""
     _dvc(workspace, "push", name)
     return Parcel.of(workspace, name)
+
+
+def share(workspace: Path, names: Sequence[str]) -> None:
+    """Have the outs of units that lie in ``workspace`` in the remote."""
+    if names:
+        _dvc(workspace, "push", *names)
+
+
+def bring(workspace: Path, outs: Sequence[str]) -> None:
+    """Have outs from the remote in ``workspace``."""
+    if outs:
+        _dvc(workspace, "pull", *outs)
+
+
+def revision_of(workspace: Path) -> str:
+    """The Git commit; "" where there is none."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=workspace, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _dvc(workspace: Path, *arguments: str) -> None:

@@ -76,15 +76,18 @@ def run_unit(
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def run_unit_elsewhere(name: str, remote: dict[str, str], parcels: list[Parcel], force: bool, threads: int) -> Parcel:
+def run_unit_elsewhere(
+    name: str, remote: dict[str, str], parcels: list[Parcel], force: bool, threads: int, revision: str = ""
+) -> Parcel:
     """Reproduce unit ``name`` in this machine's copy of the code, which is the current folder, and send what it made.
 
     Args:
         remote: DVC's, where outs come from and go to.
         parcels: what the units made that it waits for.
+        revision: the project's Git commit.
     """
     workspace = Path.cwd()
-    fetch(workspace, remote, parcels)
+    fetch(workspace, remote, parcels, revision)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment.setdefault("OMP_NUM_THREADS", str(threads))

@@ -21,10 +21,14 @@ DAG = """
 stages:
   a: {cmd: "echo a says ${generate.steps} && echo ${generate.steps} > a", params: [generate.steps], outs: [a]}
   b: {cmd: "test ${report.pictures} != 9 && cp a b", params: [report.pictures], deps: [a], outs: [b]}
-  c: {cmd: "test ${report.pictures} != 7 || sleep 600; cp a c", params: [report.pictures], deps: [a], outs: [c]}
+  c:
+    cmd: "case ${report.pictures} in 7) sleep 600;; 8) mkdir began && sleep 600;; esac; cp a c"
+    params: [report.pictures]
+    deps: [a]
+    outs: [c]
   d: {cmd: "cat b c > d", deps: [b, c], outs: [d]}
 """
-"""`report.pictures` of 9 makes b fail, of 7 makes c sleep; profile smoke has 3, and 4 generation steps."""
+"""`report.pictures` of 9 makes b fail, of 7 makes c sleep, of 8 the first time; profile smoke has 3, and 4 generation steps."""
 RUN = """
 import json, sys
 from pipeline.flow import alberti
@@ -263,3 +267,36 @@ def test_a_second_interrupt_does_not_keep_a_unit_alive(tmp_path: Path, project: 
             process.send_signal(signal.SIGINT)
         wait_until(lambda: not sleepers(tmp_path), 10)
         assert process.wait(timeout=10) != 0
+
+
+@pytest.mark.slow
+def test_units_of_a_lost_ray_node_run_on_another(
+    small_project: Path, prefect_environment: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("prefect_ray")
+    import psutil
+    from ray.cluster_utils import Cluster
+
+    log = tmp_path / "flow.log"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        env = {**prefect_environment, "RAY_ADDRESS": cluster.address}
+        flow = start_flow(small_project, env, log, runner="ray", overrides=["report.pictures=8"])
+        wait_until(lambda: sleepers(small_project), 90, log.read_text)
+        (workspace,) = (path for path in (small_project / ".alberti" / "runs").glob("smoke-*") if path.is_dir())
+        wait_until(lambda: (workspace / "b").exists(), 30, log.read_text)
+        (sleeper,) = sleepers(small_project)
+        node = next(parent for parent in psutil.Process(int(sleeper)).parents() if parent.name() == "raylet")
+        for process in (node, *node.children()):  # a machine that is lost; what its workers had started ends by itself
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert wait_until(lambda: not sleepers(small_project), 10) < 10
+        took = wait_until(lambda: (workspace / "d").exists(), 60, log.read_text)
+        print(f"node lost: its unit, and what waited for it, were done after {took:.1f} s")
+        assert flow.wait(30) == 0, log.read_text()
+        assert "Completed" in log.read_text(), log.read_text()
+        assert (workspace / "d").read_text() == "4\n4\n"
+    finally:
+        cluster.shutdown()
