@@ -440,7 +440,9 @@ def find_upright(
     voting = searched.take(np.arange(min(len(searched), _VOTING)))
     wide = searched.with_noise(SEARCH_NOISE[0])
     starts = [scan(wide, down, used, most) for down, used in hypothesise(voting, candidates, prior.values()[1:-1], prior)]
-    starts += [from_triad(triad) for triad in triads]
+    for triad in triads:
+        own = from_triad(triad)
+        starts += [own, scan(wide, own.directions()[0], own.focal, most)]  # its upright direction may be all that is right
     if not starts:
         return None
     worlds = refine(searched, starts, prior, 2)

@@ -5,7 +5,7 @@ A point is homogeneous pixels (x, y, w) of unit norm, w = 0 for a direction para
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _TRUSTED_LENGTH = 0.035
 _ENOUGH = 80
 _FOCAL_KNOWN = 0.1
 """A focal length is given out if the standard deviation of its logarithm is below this."""
+_SHOW_FOCAL = 3
+"""Points that must stand the test before a focal length is given out: two leave it to a third that did not."""
 _GIVEN = 1e-3
 """The same of a focal length that is given."""
 _STRAIGHT_DOWN = 1e-6
@@ -132,6 +134,8 @@ def estimate_vanishing_points(
     if found:
         found = found + further_points(model, found, None if view is None else view.focal, max_points - len(found))
     found.sort(key=lambda point: -point.confidence)
+    if view is not None and focal is None and len(found) < _SHOW_FOCAL:
+        view = replace(view, log_focal_spread=math.inf)
     return _describe(segments, frame, found[:max_points], view, focal)
 
 

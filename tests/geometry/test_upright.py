@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from synthetic_lines import rotation, segments_towards
 
+from alberti.data.scenes import SceneConfig, render_junctions
 from alberti.geometry import upright
 from alberti.geometry.camera import Camera, directions_to_vanishing_points
+from alberti.geometry.line_segments import detect_line_segments
 from alberti.geometry.manhattan import FocalPrior, find_candidates_twice
 from alberti.geometry.segment_likelihood import Frame, SegmentModel
 from alberti.geometry.upright import Upright, _expectation, _moved, find_upright, refine
@@ -163,3 +165,15 @@ def test_a_given_focal_length_beyond_those_of_lenses_is_kept(pitch: float, azimu
     assert found is not None
     assert found.focal == pytest.approx(40, rel=0.01)
     assert np.abs(directions @ found.directions().T).max(axis=1).min() > np.cos(np.radians(1))
+
+
+def test_the_upright_direction_of_a_triad_is_tried_with_other_horizontal_ones() -> None:
+    """A junction with few segments: of the best triad only the upright direction is right."""
+    batch = render_junctions(["j37"], 7, SceneConfig(width=640, height=480, supersample=1))
+    image = np.ascontiguousarray(batch["image"][0].permute(1, 2, 0).numpy())
+    camera = Camera.from_intrinsics(batch["intrinsics"][0].tolist(), 640, 480)
+    found = estimate_vanishing_points(detect_line_segments(image), 640, 480)
+    assert found.horizon is not None
+    a, b, c = np.linalg.inv(camera.matrix()).T @ batch["down"][0].numpy()
+    gaps = [abs((a * x + c) / b - (found.horizon[0] * x + found.horizon[2]) / found.horizon[1]) for x in (0, 639)]
+    assert max(gaps) < 0.01 * 480

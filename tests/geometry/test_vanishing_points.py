@@ -86,6 +86,14 @@ def test_unknown_focal_length_is_found(view: tuple[float, float, float], focal: 
     assert angles_between_points(points, found.points, camera).min(axis=1).max() < 1.5
 
 
+def test_two_points_do_not_give_a_focal_length_out() -> None:
+    """The third direction of the triad, which the focal length needs, stands no test."""
+    points = true_points(CAMERA, rotation(35, 8, 5))[:2]
+    found = estimate_vanishing_points(segments_towards(points, CAMERA, 40, np.random.default_rng(2), noise=0.3), 640, 480)
+    assert len(found.points) == 2
+    assert found.focal is None
+
+
 def test_a_frontal_view_does_not_make_a_focal_length_up() -> None:
     """With two points at infinity any focal length explains all segments; the third point is known all the same."""
     points = true_points(CAMERA, np.eye(3))
