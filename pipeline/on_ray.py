@@ -38,7 +38,8 @@ class RayMachines:
             outs = sorted({out.split("/")[0] for unit in plan.units.values() for out in unit.outs})
             environment = {"working_dir": str(workspace), "excludes": [f"/{name}" for name in (*_LEFT_HERE, *outs)]}
         options = {"runtime_env": environment, "log_to_driver": False}
-        self._tasks: Any = RayTaskRunner(address=os.environ.get("RAY_ADDRESS"), init_kwargs=options)
+        # "local": without an address Ray would take the cluster that this machine started last
+        self._tasks: Any = RayTaskRunner(address=os.environ.get("RAY_ADDRESS", "local"), init_kwargs=options)
 
     def __enter__(self) -> Self:
         import ray

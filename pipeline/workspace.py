@@ -69,7 +69,7 @@ def _copy_project(project: Path, workspace: Path) -> None:
     for name in _CODE:  # whole, so that a module deleted in the project is gone in the copy
         shutil.rmtree(workspace / name, ignore_errors=True)
     for path in _project_files(project):
-        if path.parts[0] != ".dvc" and path.name not in ("params.yaml", "dvc.lock"):  # the copy has its own
+        if path.parts[0] not in (".dvc", "metrics") and path.name not in ("params.yaml", "dvc.lock"):  # the copy has its own
             target = workspace / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(project / path, target)

@@ -41,12 +41,17 @@ def test_other_profiles_run_in_copies_that_follow_the_project(small: Path) -> No
     assert steps(small) == 10
     assert any((small / ".dvc" / "cache").rglob("*")), "the copy shares the project's cache"
 
+    (workspace / "metrics").mkdir()
+    (workspace / "metrics" / "summary.json").write_text("its own")
+    (small / "metrics").mkdir()
+    (small / "metrics" / "summary.json").write_text("the project's, in Git")
     (small / "alberti" / "old.py").unlink()
     (small / "alberti" / "new.py").write_text("")
     with open_workspace(small, "smoke", ["generate.steps=3"]) as other:
         assert other.name.startswith("smoke-")
     with open_workspace(small, "smoke") as workspace:
         assert (workspace / "a").read_text() == "4\n", "outs stay"
+        assert (workspace / "metrics" / "summary.json").read_text() == "its own"
         assert not (workspace / "alberti" / "old.py").exists()
         assert (workspace / "alberti" / "new.py").exists()
 
