@@ -19,8 +19,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 import pipeline.flow
-from pipeline.flow import Machines, Outcome, Plan, ThreadMachines, run_plan
+from pipeline.flow import Machines, Outcome, ThreadMachines, run_plan
 from pipeline.graph import Unit
+from pipeline.plan import Plan
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False, retries=2)

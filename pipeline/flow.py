@@ -29,9 +29,9 @@ from alberti.files import read_json
 from alberti.parallel import core_count
 from alberti.processes import visible_gpus
 from pipeline import prefork
-from pipeline.graph import Unit, changed_units, read_units
+from pipeline.graph import changed_units, read_units
+from pipeline.plan import Plan
 from pipeline.profiles import compose
-from pipeline.resources import needs_of, path_lengths
 from pipeline.tasks import allow_units, run_unit, stop_units
 from pipeline.workspace import open_workspace
 
@@ -100,29 +100,6 @@ def alberti(
         if not outcome.failed:
             _show_results(workspace, profile)
         return outcome.state(workspace)
-
-
-class Plan:
-    """The units that are to run, and in which order they want to."""
-
-    def __init__(self, units: Mapping[str, Unit], overrides: Sequence[str] = ()):
-        self.units = dict(units)
-        self.needs = {name: needs_of(unit.stage, overrides) for name, unit in units.items()}
-        self.upstream = {name: [up for up in unit.upstream if up in units] for name, unit in units.items()}
-        own = {name: _with_upstream(unit, self.upstream[name]) for name, unit in units.items()}
-        self.length = path_lengths(own, {name: found.seconds for name, found in self.needs.items()})
-
-    def downstream(self) -> dict[str, list[str]]:
-        """Name -> the units that wait for it."""
-        found: dict[str, list[str]] = {name: [] for name in self.units}
-        for name, upstream in self.upstream.items():
-            for other in upstream:
-                found[other].append(name)
-        return found
-
-
-def _with_upstream(unit: Unit, upstream: Sequence[str]) -> Unit:
-    return Unit(unit.name, unit.command, unit.deps, unit.outs, unit.params, tuple(upstream), unit.always)
 
 
 class Machines:

@@ -4,15 +4,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from alberti.extras import extra
 from pipeline import prefork
 from pipeline.parcels import Parcel, bring, open_parcel, remote_of, revision_of, share
+from pipeline.plan import Plan
 from pipeline.tasks import run_unit, run_unit_elsewhere
-
-if TYPE_CHECKING:
-    from pipeline.flow import Plan
 
 _RETRIES = 5
 """How often Ray starts a unit again whose worker or machine was lost."""
@@ -24,7 +22,7 @@ _LEFT_HERE = (".git", ".alberti", ".dvc/cache", ".dvc/tmp", "checkpoints", "logs
 class RayMachines:
     """A Ray cluster: units queue there, and each starts where its cores, GPUs and memory are free."""
 
-    def __init__(self, workspace: Path, plan: "Plan", force: bool, warm: bool, per_gpu: int, shared_files: bool):
+    def __init__(self, workspace: Path, plan: Plan, force: bool, warm: bool, per_gpu: int, shared_files: bool):
         with extra("ray", "runner=ray"):
             import ray  # noqa: F401
             from prefect_ray import RayTaskRunner
