@@ -45,6 +45,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	# uv takes a third of pip's time; pip knows indexes of its own configuration
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" "$(BIN)/python" -m uv pip install --python "$(BIN)/python" $(WANTED) \
 		|| "$(BIN)/python" -m pip install $(WANTED)
+	"$(BIN)/python" -m pipeline.plots_page
 	@touch $@
 
 # what runs made; the environment stays

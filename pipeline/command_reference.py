@@ -24,7 +24,7 @@ Written by `python -m pipeline.reference` from the commands themselves. `alberti
 """
 _WORDS: dict[Any, str] = {Path: "PATH", str: "TEXT", int: "INTEGER", float: "NUMBER"}
 _HEAD = "| option | default | meaning |\n|---|---|---|\n"
-_MODULES = ("export", "summary", "results", "workspace", "profiles", "reference", "rehearsal.__main__")
+_MODULES = ("export", "summary", "results", "workspace", "profiles", "reference", "plots_page", "rehearsal.__main__")
 
 
 class _Parsed(Exception):

