@@ -39,7 +39,7 @@ def open_workspace(project: str | Path, profile: str, overrides: Sequence[str] =
     values = compose(project, profile, overrides)
     current = project / "params.yaml"
     if current.is_file() and yaml.safe_load(current.read_text(encoding="utf-8")) == values:
-        with _exclusive(project / ".alberti" / "project.lock"):
+        with _here(project):
             yield project
         return
     name = profile if not overrides else f"{profile}-{sha256_json(list(overrides))[:8]}"
@@ -115,7 +115,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        held = _here() if options.here else open_workspace(Path.cwd(), options.profile, options.overrides)
+        held = _here(Path.cwd()) if options.here else open_workspace(Path.cwd(), options.profile, options.overrides)
         with held as workspace:
             code = _reproduce(workspace, options.warm and os.name == "posix")
             if code == 0:
@@ -126,8 +126,8 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _here() -> Iterator[Path]:
-    project = Path.cwd()
+def _here(project: Path) -> Iterator[Path]:
+    """The project's own folder, held for one run."""
     with _exclusive(project / ".alberti" / "project.lock"):
         yield project
 
